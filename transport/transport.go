@@ -1,0 +1,63 @@
+// Package transport is how messages travel: Kafka, or memory when both sides are one process.
+//
+// It decides nothing about contents: bytes go in under a key on a topic and come out in order per key. What always holds: Send
+// returns nil only once the record is durable for that transport; a member of a group sees a record again after a crash unless it was
+// committed, and never loses one; Tail sees what was sent after it began and belongs to no group; a record larger than the broker's
+// limit is cut into parts and comes out whole. When a broker goes away, calls wait for it until their context ends.
+package transport
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrClosed is returned by a Reader or Bus that was closed.
+var ErrClosed = errors.New("transport is closed")
+
+// Record is one message on a topic.
+type Record struct {
+	Topic   string
+	Key     []byte // records with equal keys stay in order
+	Value   []byte
+	Headers map[string]string // trace context
+
+	// Set on records that were read.
+	Partition int32
+	Offset    int64
+	At        time.Time // when the transport took it
+}
+
+// TopicSpec is what Ensure creates.
+type TopicSpec struct {
+	Name       string
+	Partitions int32         // at least 1
+	Compacted  bool          // keep the last record of each key for ever
+	Retention  time.Duration // of a topic that is not compacted; 0 for the broker's own
+}
+
+// Reader gives records out in order per partition.
+type Reader interface {
+	// Fetch waits for records and returns at least one, or the context's error, or ErrClosed.
+	Fetch(ctx context.Context) ([]Record, error)
+	// Commit says that everything fetched so far is done: a group goes on behind it after a restart. Without a group it
+	// does nothing.
+	Commit(ctx context.Context) error
+	// Close leaves the group without committing and waits for the reader's goroutines.
+	Close() error
+}
+
+// Bus carries records.
+type Bus interface {
+	// Ensure creates the topics that do not exist; those that exist are left as they are.
+	Ensure(ctx context.Context, topics ...TopicSpec) error
+	// Send appends the records and returns once all of them are durable.
+	Send(ctx context.Context, records ...Record) error
+	// Group joins a consumer group on the topics: each record goes to one member. A new group begins with the oldest record.
+	Group(ctx context.Context, group string, topics ...string) (Reader, error)
+	// Tail reads everything that is sent to the topic from now on. Once it has returned, nothing sent later is missed.
+	Tail(ctx context.Context, topic string) (Reader, error)
+	// Replay returns what the topic holds now, oldest first; of a compacted topic only the last record of each key.
+	Replay(ctx context.Context, topic string) ([]Record, error)
+	Close() error
+}
