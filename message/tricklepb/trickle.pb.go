@@ -1090,6 +1090,8 @@ type KeyDigestsRequest struct {
 	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	Digest        DigestKind             `protobuf:"varint,3,opt,name=digest,proto3,enum=trickle.v1.DigestKind" json:"digest,omitempty"`
 	SettledBefore *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=settled_before,json=settledBefore,proto3" json:"settled_before,omitempty"`
+	// The asker's own thumbprint of the range: where the source's is the same, the reply says so and lists no rows.
+	Expected      *Expected `protobuf:"bytes,5,opt,name=expected,proto3" json:"expected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1152,20 +1154,82 @@ func (x *KeyDigestsRequest) GetSettledBefore() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *KeyDigestsRequest) GetExpected() *Expected {
+	if x != nil {
+		return x.Expected
+	}
+	return nil
+}
+
+// Expected is what the asker has in the whole of a range.
+type Expected struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rows          uint64                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Sum           uint64                 `protobuf:"fixed64,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Expected) Reset() {
+	*x = Expected{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Expected) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Expected) ProtoMessage() {}
+
+func (x *Expected) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Expected.ProtoReflect.Descriptor instead.
+func (*Expected) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Expected) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *Expected) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
 type KeyDigestsReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the answer covers: the request's range, or its beginning where the limit cut it.
 	Range *Range `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
 	// Rows without values.
-	Rows          []*Row `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
-	More          bool   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	Rows []*Row `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
+	More bool   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	// The source's thumbprint of the range is the expected one.
+	Equal         bool `protobuf:"varint,4,opt,name=equal,proto3" json:"equal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeyDigestsReply) Reset() {
 	*x = KeyDigestsReply{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[12]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1241,7 @@ func (x *KeyDigestsReply) String() string {
 func (*KeyDigestsReply) ProtoMessage() {}
 
 func (x *KeyDigestsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[12]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1254,7 @@ func (x *KeyDigestsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyDigestsReply.ProtoReflect.Descriptor instead.
 func (*KeyDigestsReply) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{12}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *KeyDigestsReply) GetRange() *Range {
@@ -1214,18 +1278,27 @@ func (x *KeyDigestsReply) GetMore() bool {
 	return false
 }
 
+func (x *KeyDigestsReply) GetEqual() bool {
+	if x != nil {
+		return x.Equal
+	}
+	return false
+}
+
 type RefetchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []*Key                 `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
 	Digest        DigestKind             `protobuf:"varint,2,opt,name=digest,proto3,enum=trickle.v1.DigestKind" json:"digest,omitempty"`
 	SettledBefore *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=settled_before,json=settledBefore,proto3" json:"settled_before,omitempty"`
+	// Leave the values out: a confirmation wants only to know whether they are still the same.
+	DigestsOnly   bool `protobuf:"varint,4,opt,name=digests_only,json=digestsOnly,proto3" json:"digests_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RefetchRequest) Reset() {
 	*x = RefetchRequest{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[13]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1310,7 @@ func (x *RefetchRequest) String() string {
 func (*RefetchRequest) ProtoMessage() {}
 
 func (x *RefetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[13]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1323,7 @@ func (x *RefetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefetchRequest.ProtoReflect.Descriptor instead.
 func (*RefetchRequest) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{13}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RefetchRequest) GetKeys() []*Key {
@@ -1274,6 +1347,13 @@ func (x *RefetchRequest) GetSettledBefore() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RefetchRequest) GetDigestsOnly() bool {
+	if x != nil {
+		return x.DigestsOnly
+	}
+	return false
+}
+
 type CopyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Range         *Range                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
@@ -1286,7 +1366,7 @@ type CopyRequest struct {
 
 func (x *CopyRequest) Reset() {
 	*x = CopyRequest{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[14]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1378,7 @@ func (x *CopyRequest) String() string {
 func (*CopyRequest) ProtoMessage() {}
 
 func (x *CopyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[14]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1391,7 @@ func (x *CopyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyRequest.ProtoReflect.Descriptor instead.
 func (*CopyRequest) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{14}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CopyRequest) GetRange() *Range {
@@ -1355,7 +1435,7 @@ type RowsReply struct {
 
 func (x *RowsReply) Reset() {
 	*x = RowsReply{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[15]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1447,7 @@ func (x *RowsReply) String() string {
 func (*RowsReply) ProtoMessage() {}
 
 func (x *RowsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[15]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1460,7 @@ func (x *RowsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowsReply.ProtoReflect.Descriptor instead.
 func (*RowsReply) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{15}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RowsReply) GetRange() *Range {
@@ -1422,7 +1502,7 @@ type BoundariesRequest struct {
 
 func (x *BoundariesRequest) Reset() {
 	*x = BoundariesRequest{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[16]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1514,7 @@ func (x *BoundariesRequest) String() string {
 func (*BoundariesRequest) ProtoMessage() {}
 
 func (x *BoundariesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[16]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1527,7 @@ func (x *BoundariesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BoundariesRequest.ProtoReflect.Descriptor instead.
 func (*BoundariesRequest) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{16}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BoundariesRequest) GetRange() *Range {
@@ -1473,7 +1553,7 @@ type BoundariesReply struct {
 
 func (x *BoundariesReply) Reset() {
 	*x = BoundariesReply{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[17]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1565,7 @@ func (x *BoundariesReply) String() string {
 func (*BoundariesReply) ProtoMessage() {}
 
 func (x *BoundariesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[17]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1578,7 @@ func (x *BoundariesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BoundariesReply.ProtoReflect.Descriptor instead.
 func (*BoundariesReply) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{17}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BoundariesReply) GetKeys() []*Key {
@@ -1518,7 +1598,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[18]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1610,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[18]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1623,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{18}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ErrorReply) GetCode() ErrorCode {
@@ -1639,20 +1719,26 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\n" +
 	"HelloReply\x12*\n" +
 	"\x06schema\x18\x01 \x01(\v2\x12.trickle.v1.SchemaR\x06schema\x12.\n" +
-	"\x06digest\x18\x02 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\"\xc5\x01\n" +
+	"\x06digest\x18\x02 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\"\xf7\x01\n" +
 	"\x11KeyDigestsRequest\x12'\n" +
 	"\x05range\x18\x01 \x01(\v2\x11.trickle.v1.RangeR\x05range\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12.\n" +
 	"\x06digest\x18\x03 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\x12A\n" +
-	"\x0esettled_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rsettledBefore\"s\n" +
+	"\x0esettled_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rsettledBefore\x120\n" +
+	"\bexpected\x18\x05 \x01(\v2\x14.trickle.v1.ExpectedR\bexpected\"0\n" +
+	"\bExpected\x12\x12\n" +
+	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x10\n" +
+	"\x03sum\x18\x02 \x01(\x06R\x03sum\"\x89\x01\n" +
 	"\x0fKeyDigestsReply\x12'\n" +
 	"\x05range\x18\x01 \x01(\v2\x11.trickle.v1.RangeR\x05range\x12#\n" +
 	"\x04rows\x18\x02 \x03(\v2\x0f.trickle.v1.RowR\x04rows\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\xa8\x01\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12\x14\n" +
+	"\x05equal\x18\x04 \x01(\bR\x05equal\"\xcb\x01\n" +
 	"\x0eRefetchRequest\x12#\n" +
 	"\x04keys\x18\x01 \x03(\v2\x0f.trickle.v1.KeyR\x04keys\x12.\n" +
 	"\x06digest\x18\x02 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\x12A\n" +
-	"\x0esettled_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rsettledBefore\"\xbf\x01\n" +
+	"\x0esettled_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rsettledBefore\x12!\n" +
+	"\fdigests_only\x18\x04 \x01(\bR\vdigestsOnly\"\xbf\x01\n" +
 	"\vCopyRequest\x12'\n" +
 	"\x05range\x18\x01 \x01(\v2\x11.trickle.v1.RangeR\x05range\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12.\n" +
@@ -1697,7 +1783,7 @@ func file_trickle_v1_trickle_proto_rawDescGZIP() []byte {
 }
 
 var file_trickle_v1_trickle_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_trickle_v1_trickle_proto_goTypes = []any{
 	(DigestKind)(0),               // 0: trickle.v1.DigestKind
 	(ErrorCode)(0),                // 1: trickle.v1.ErrorCode
@@ -1713,29 +1799,30 @@ var file_trickle_v1_trickle_proto_goTypes = []any{
 	(*HelloRequest)(nil),          // 11: trickle.v1.HelloRequest
 	(*HelloReply)(nil),            // 12: trickle.v1.HelloReply
 	(*KeyDigestsRequest)(nil),     // 13: trickle.v1.KeyDigestsRequest
-	(*KeyDigestsReply)(nil),       // 14: trickle.v1.KeyDigestsReply
-	(*RefetchRequest)(nil),        // 15: trickle.v1.RefetchRequest
-	(*CopyRequest)(nil),           // 16: trickle.v1.CopyRequest
-	(*RowsReply)(nil),             // 17: trickle.v1.RowsReply
-	(*BoundariesRequest)(nil),     // 18: trickle.v1.BoundariesRequest
-	(*BoundariesReply)(nil),       // 19: trickle.v1.BoundariesReply
-	(*ErrorReply)(nil),            // 20: trickle.v1.ErrorReply
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*Expected)(nil),              // 14: trickle.v1.Expected
+	(*KeyDigestsReply)(nil),       // 15: trickle.v1.KeyDigestsReply
+	(*RefetchRequest)(nil),        // 16: trickle.v1.RefetchRequest
+	(*CopyRequest)(nil),           // 17: trickle.v1.CopyRequest
+	(*RowsReply)(nil),             // 18: trickle.v1.RowsReply
+	(*BoundariesRequest)(nil),     // 19: trickle.v1.BoundariesRequest
+	(*BoundariesReply)(nil),       // 20: trickle.v1.BoundariesReply
+	(*ErrorReply)(nil),            // 21: trickle.v1.ErrorReply
+	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
 }
 var file_trickle_v1_trickle_proto_depIdxs = []int32{
-	21, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
+	22, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
 	5,  // 1: trickle.v1.Envelope.thumbprint:type_name -> trickle.v1.Thumbprint
 	6,  // 2: trickle.v1.Envelope.rows:type_name -> trickle.v1.Rows
 	11, // 3: trickle.v1.Envelope.hello_request:type_name -> trickle.v1.HelloRequest
 	13, // 4: trickle.v1.Envelope.key_digests_request:type_name -> trickle.v1.KeyDigestsRequest
-	15, // 5: trickle.v1.Envelope.refetch_request:type_name -> trickle.v1.RefetchRequest
-	16, // 6: trickle.v1.Envelope.copy_request:type_name -> trickle.v1.CopyRequest
-	18, // 7: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
+	16, // 5: trickle.v1.Envelope.refetch_request:type_name -> trickle.v1.RefetchRequest
+	17, // 6: trickle.v1.Envelope.copy_request:type_name -> trickle.v1.CopyRequest
+	19, // 7: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
 	12, // 8: trickle.v1.Envelope.hello_reply:type_name -> trickle.v1.HelloReply
-	14, // 9: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
-	17, // 10: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
-	19, // 11: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
-	20, // 12: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
+	15, // 9: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
+	18, // 10: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
+	20, // 11: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
+	21, // 12: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
 	3,  // 13: trickle.v1.Range.lo:type_name -> trickle.v1.Key
 	3,  // 14: trickle.v1.Range.hi:type_name -> trickle.v1.Key
 	4,  // 15: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
@@ -1750,25 +1837,26 @@ var file_trickle_v1_trickle_proto_depIdxs = []int32{
 	0,  // 24: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
 	4,  // 25: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
 	0,  // 26: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
-	21, // 27: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 28: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
-	8,  // 29: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
-	3,  // 30: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
-	0,  // 31: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
-	21, // 32: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 33: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
-	0,  // 34: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
-	21, // 35: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 36: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
-	8,  // 37: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
-	4,  // 38: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
-	3,  // 39: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
-	1,  // 40: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	22, // 27: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
+	14, // 28: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
+	4,  // 29: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
+	8,  // 30: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
+	3,  // 31: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
+	0,  // 32: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
+	22, // 33: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
+	4,  // 34: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
+	0,  // 35: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
+	22, // 36: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
+	4,  // 37: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
+	8,  // 38: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
+	4,  // 39: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
+	3,  // 40: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
+	1,  // 41: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_trickle_v1_trickle_proto_init() }
@@ -1797,7 +1885,7 @@ func file_trickle_v1_trickle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trickle_v1_trickle_proto_rawDesc), len(file_trickle_v1_trickle_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
