@@ -1,0 +1,78 @@
+# Every command of this repository. `make` alone lists them.
+
+SHELL         := bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools are run at a pinned version and built by Go itself, so there is nothing to install and nothing to keep in step.
+LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+BUF  := go run github.com/bufbuild/buf/cmd/buf@v1.75.0
+
+GENERATED := message/tricklepb
+
+# Packages to test or bench, and further flags: make test PKG=./detector/... FLAGS='-run Brake -v'
+PKG   ?= ./...
+FLAGS ?=
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Watch drift appear, be corrected, and a resync happen, on embedded parts
+	@go run ./cmd/trickle demo $(FLAGS)
+
+.PHONY: test
+test: prerequisites check ## Check, then run every test with the race detector; installs what is missing where it can
+	go test -race -timeout 12m $(FLAGS) $(PKG)
+
+.PHONY: check
+check: check-format check-vet check-lint check-proto check-tidy ## Formatting, vet, lint, import direction, protobuf, go.mod
+
+.PHONY: bench
+bench: prerequisites ## Run the benchmarks
+	go test -run '^$$' -bench . -benchmem -timeout 30m $(FLAGS) $(PKG)
+
+.PHONY: build
+build: ## Build the commands into bin/, static, without cgo
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: generate
+generate: ## Write the protobuf code again from proto/
+	$(BUF) generate
+
+.PHONY: fmt
+fmt: ## Format the Go code
+	$(LINT) fmt
+
+.PHONY: clean
+clean: ## Remove what the other commands made here
+	rm -rf bin coverage.out
+
+# What follows is used by the commands above; each part of check also runs alone.
+
+.PHONY: prerequisites
+prerequisites:
+	@scripts/prerequisites
+
+.PHONY: check-format
+check-format:
+	@bad=$$(gofmt -l .); [[ -z $$bad ]] || { printf 'not formatted (run make fmt):\n%s\n' "$$bad" >&2; exit 1; }
+
+.PHONY: check-vet
+check-vet:
+	go vet ./...
+
+.PHONY: check-lint
+check-lint:
+	$(LINT) run
+
+.PHONY: check-proto
+check-proto:
+	$(BUF) lint
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; $(BUF) generate --output "$$fresh"; \
+	diff -r $(GENERATED) "$$fresh/$(GENERATED)" || { echo '$(GENERATED) is not what proto/ makes (run make generate)' >&2; exit 1; }
+
+.PHONY: check-tidy
+check-tidy:
+	go mod tidy -diff
