@@ -1,0 +1,171 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrNoTable is wrapped where a table does not exist (or no longer).
+var ErrNoTable = errors.New("no such table")
+
+// ErrChanged is returned by reads and writes of a table whose shape is no longer what was described: describe it again.
+var ErrChanged = errors.New("the table's shape changed")
+
+// NoKeyError refuses a table that nothing can walk.
+type NoKeyError struct{ Table Name }
+
+func (e *NoKeyError) Error() string {
+	return fmt.Sprintf("table %s has no primary key and no unique index over NOT NULL columns: add one (ALTER TABLE %s ADD PRIMARY KEY …) or take the table out of the policy",
+		e.Table, e.Table.SQL())
+}
+
+// Table is a table as the catalogue has it.
+type Table struct {
+	Name    Name
+	Columns []Column
+	Key     []int // indexes into Columns, in key order
+	// Rows is the planner's estimate; -1 where it was never analysed.
+	Rows int64
+	// signature changes with the table's shape; reads check it.
+	signature string
+	types     map[uint32]typeInfo
+}
+
+// Column is one column of a table.
+type Column struct {
+	Name           string
+	NotNull        bool
+	Generated      bool // GENERATED ALWAYS AS (…) STORED
+	IdentityAlways bool
+	oid            uint32
+	deterministic  bool // its collation, if any, compares bytes
+}
+
+// typeInfo is one row of pg_type, with what decides how a value of it is digested.
+type typeInfo struct {
+	schema, name string
+	kind         byte // typtype
+	category     byte
+	elem         uint32 // of a true array
+	base         uint32 // of a domain
+	subtype      uint32 // of a range or multirange
+	hashable     bool   // has a hash of its own with a seed
+}
+
+func (t typeInfo) sql() string { return Quote(t.schema) + "." + Quote(t.name) }
+
+// signatureSQL is an expression over the parameter's table: what its columns look like, and whether it is there at all.
+func signatureSQL(table string) string {
+	return `(SELECT md5(string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull, a.attgenerated, a.attidentity), ',' ORDER BY a.attnum))
+		FROM pg_attribute a WHERE a.attrelid = to_regclass(` + table + `) AND a.attnum > 0 AND NOT a.attisdropped)`
+}
+
+// Describe reads a table's shape. It fails with ErrNoTable or a *NoKeyError.
+func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
+	t := &Table{Name: name, types: make(map[uint32]typeInfo)}
+	found := false
+	err := each(ctx, c, `SELECT c.reltuples::bigint, `+signatureSQL("$1")+` FROM pg_class c
+		WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p')`, []Arg{text(name.SQL())}, func(row [][]byte) error {
+		found = true
+		t.Rows, _ = strconv.ParseInt(string(row[0]), 10, 64)
+		t.signature = string(row[1])
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("describing %s: %w", name, err)
+	}
+	if !found {
+		return nil, fmt.Errorf("table %s: %w", name, ErrNoTable)
+	}
+	numbers := make(map[string]int)
+	err = each(ctx, c, `SELECT a.attnum, a.attname, a.atttypid::bigint, a.attnotnull, a.attgenerated <> '', a.attidentity = 'a', coalesce(l.collisdeterministic, true)
+		FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation
+		WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, []Arg{text(name.SQL())}, func(row [][]byte) error {
+		numbers[string(row[0])] = len(t.Columns)
+		oid, _ := strconv.ParseUint(string(row[2]), 10, 32)
+		t.Columns = append(t.Columns, Column{
+			Name: string(row[1]), oid: uint32(oid), NotNull: isTrue(row[3]), Generated: isTrue(row[4]),
+			IdentityAlways: isTrue(row[5]), deterministic: isTrue(row[6]),
+		})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("describing the columns of %s: %w", name, err)
+	}
+	// The primary key; else the replica identity; else the narrowest unique index whose columns are all NOT NULL.
+	err = each(ctx, c, `SELECT i.indkey::text, i.indnkeyatts FROM pg_index i
+		WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+		  AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, pos)
+			JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n
+			WHERE k.pos <= i.indnkeyatts AND NOT a.attnotnull)
+		ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid LIMIT 1`, []Arg{text(name.SQL())}, func(row [][]byte) error {
+		n, _ := strconv.Atoi(string(row[1]))
+		for _, num := range strings.Fields(string(row[0]))[:n] {
+			t.Key = append(t.Key, numbers[num])
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for the key of %s: %w", name, err)
+	}
+	if len(t.Key) == 0 {
+		return nil, &NoKeyError{Table: name}
+	}
+	if err := t.loadTypes(ctx, c); err != nil {
+		return nil, fmt.Errorf("describing the types of %s: %w", name, err)
+	}
+	return t, nil
+}
+
+// loadTypes reads pg_type whole: some hundred rows, once per description, spare a recursion over element and base types.
+func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
+	return each(ctx, c, `SELECT t.oid::bigint, n.nspname, t.typname, t.typtype, t.typcategory,
+			CASE WHEN t.typcategory = 'A' THEN t.typelem::bigint ELSE 0 END, t.typbasetype::bigint,
+			coalesce((SELECT r.rngsubtype::bigint FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)), 0),
+			EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'hash'
+				JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocrighttype = o.opcintype AND p.amprocnum = 2
+				WHERE o.opcdefault AND (o.opcintype = t.oid OR t.typcategory = 'S' AND EXISTS (
+					SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = o.opcintype AND k.castmethod = 'b')))
+		FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace`, nil, func(row [][]byte) error {
+		num := func(i int) uint32 {
+			v, _ := strconv.ParseUint(string(row[i]), 10, 32)
+			return uint32(v)
+		}
+		t.types[num(0)] = typeInfo{
+			schema: string(row[1]), name: string(row[2]), kind: row[3][0], category: row[4][0],
+			elem: num(5), base: num(6), subtype: num(7), hashable: isTrue(row[8]),
+		}
+		return nil
+	})
+}
+
+func isTrue(b []byte) bool { return len(b) == 1 && b[0] == 't' }
+
+// typeOf resolves a column's type name for casts: quoted, without a length.
+func (t *Table) typeOf(c Column) string { return t.types[c.oid].sql() }
+
+// column finds a column by name, -1 where there is none.
+func (t *Table) column(name string) int {
+	return slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == name })
+}
+
+// Tables lists the ordinary and partitioned tables of a database (partitions under their root) that the user may read or not.
+func Tables(ctx context.Context, c *pgconn.PgConn) ([]Name, error) {
+	var names []Name
+	err := each(ctx, c, `SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+		  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'trickle') ORDER BY 1, 2`, nil, func(row [][]byte) error {
+		names = append(names, Name{Schema: string(row[0]), Table: string(row[1])})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the tables: %w", err)
+	}
+	return names, nil
+}

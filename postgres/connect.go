@@ -1,0 +1,131 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// session pins what the text form of a value depends on, on both sides alike.
+var session = map[string]string{ //nolint:gochecknoglobals // a constant that Go has no syntax for
+	"datestyle":          "ISO, YMD",
+	"intervalstyle":      "postgres",
+	"timezone":           "UTC",
+	"bytea_output":       "hex",
+	"extra_float_digits": "1",
+	"lc_monetary":        "C",
+	"xmloption":          "content",
+	"client_encoding":    "UTF8",
+	"search_path":        "public",
+	// A range's plan must follow its bounds, never an average of earlier ones.
+	"plan_cache_mode": "force_custom_plan",
+	// JIT costs more than it saves on ranges of some thousand rows.
+	"jit": "off",
+}
+
+// Options tell Open which side this is.
+type Options struct {
+	// Role names the side in errors: "source" or "replica".
+	Role string
+	// Setting is where the DSN came from, for the next step in errors: "--source".
+	Setting string
+	// MaxConns bounds the pool; 0 for 8.
+	MaxConns int32
+}
+
+// Open connects, with the session settings that the text form of values depends on. Its errors are one line and say what to change.
+func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
+	if dsn == "" {
+		return nil, fmt.Errorf("no %s database given: set %s or its environment variable", o.Role, o.Setting)
+	}
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("the %s DSN can't be read (%s): %w", o.Role, o.Setting, unwrapParse(err))
+	}
+	cfg.MaxConns = o.MaxConns
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 8
+	}
+	for k, v := range session {
+		cfg.ConnConfig.RuntimeParams[k] = v
+	}
+	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "trickle " + o.Role
+	}
+	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the %s: %w", o.Role, err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, explainConnect(err, cfg.ConnConfig, o)
+	}
+	return pool, nil
+}
+
+// unwrapParse drops the connection string, which may hold a password, from pgx's message.
+func unwrapParse(err error) error {
+	var parse *pgconn.ParseConfigError
+	if errors.As(err, &parse) {
+		if inner := parse.Unwrap(); inner != nil {
+			return inner
+		}
+	}
+	return err
+}
+
+func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
+	where := fmt.Sprintf("%s database %q at %s", o.Role, c.Database, net.JoinHostPort(c.Host, fmt.Sprint(c.Port)))
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		switch server.Code {
+		case "28P01", "28000":
+			return fmt.Errorf("%s refuses user %q: %s; check the password and pg_hba.conf, then %s", where, c.User, server.Message, o.Setting)
+		case "3D000":
+			return fmt.Errorf("%s does not exist; check the name in %s", where, o.Setting)
+		case "53300":
+			return fmt.Errorf("%s has no connection left: %s; raise max_connections or use a pooler", where, server.Message)
+		}
+		return fmt.Errorf("%s: %s (SQLSTATE %s)", where, server.Message, server.Code)
+	}
+	var dial *net.OpError
+	if errors.As(err, &dial) {
+		return fmt.Errorf("%s can't be reached: %w; check host and port in %s", where, dial, o.Setting)
+	}
+	return fmt.Errorf("%s: %w; check %s", where, err, o.Setting)
+}
+
+// Identity says which database this is.
+type Identity struct {
+	System   string // pg_control_system's identifier: the same for a server and its physical standbys
+	Database string
+	Version  int // server_version_num
+	Standby  bool
+}
+
+// String is the form that travels and that replicas pin: "<system identifier>/<database>".
+func (i Identity) String() string { return i.System + "/" + i.Database }
+
+// Identify asks a server who it is.
+func Identify(ctx context.Context, pool *pgxpool.Pool) (Identity, error) {
+	var id Identity
+	err := pool.QueryRow(ctx, `SELECT system_identifier::text, current_database()::text, current_setting('server_version_num')::int, pg_is_in_recovery()
+		FROM pg_control_system()`).Scan(&id.System, &id.Database, &id.Version, &id.Standby)
+	if err != nil {
+		return Identity{}, fmt.Errorf("asking the server for its system identifier: %w", err)
+	}
+	if id.Version < 140000 {
+		return id, fmt.Errorf("database %q runs Postgres %d; trickle needs 14 or later", id.Database, id.Version/10000)
+	}
+	return id, nil
+}

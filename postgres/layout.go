@@ -1,0 +1,235 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/message/tricklepb"
+)
+
+// Rules are what the policy says about comparing one table.
+type Rules struct {
+	Exclude     []string
+	Compare     map[string]string // column: looser type
+	Exact       Exactness
+	Where       string
+	QuietColumn string
+}
+
+// Exactness tells when two values are the same.
+type Exactness int
+
+const (
+	// ByType takes what the type calls equal: numeric 1.0 and 1.00.
+	ByType Exactness = iota
+	// ByBytes takes only equal text forms.
+	ByBytes
+)
+
+// MismatchError says that the two sides can't be compared, and why.
+type MismatchError struct {
+	Table  Name
+	Reason string
+}
+
+func (e *MismatchError) Error() string { return fmt.Sprintf("table %s: %s", e.Table, e.Reason) }
+
+// Layout is a table made ready to be read: the compared columns in the source's order, and the SQL that digests them.
+type Layout struct {
+	*Table
+	Schema *tricklepb.Schema
+	rules  Rules
+	// compared are indexes into Columns, in the order of Schema.Columns.
+	compared []int
+	record   string
+	portable string
+	probe    string
+}
+
+// NewLayout lays the source's table out under the policy's rules.
+func NewLayout(t *Table, rules Rules) (*Layout, error) {
+	l := &Layout{Table: t, rules: rules, Schema: &tricklepb.Schema{}}
+	for _, name := range rules.Exclude {
+		if t.column(name) < 0 {
+			return nil, &MismatchError{t.Name, fmt.Sprintf("columns.exclude names %q, which is no column of it", name)}
+		}
+	}
+	for name := range rules.Compare {
+		if t.column(name) < 0 {
+			return nil, &MismatchError{t.Name, fmt.Sprintf("columns.compare names %q, which is no column of it", name)}
+		}
+	}
+	if rules.QuietColumn != "" && t.column(rules.QuietColumn) < 0 {
+		return nil, &MismatchError{t.Name, fmt.Sprintf("quiet_column names %q, which is no column of it", rules.QuietColumn)}
+	}
+	for i, c := range t.Columns {
+		if slices.Contains(rules.Exclude, c.Name) {
+			if slices.Contains(t.Key, i) {
+				return nil, &MismatchError{t.Name, fmt.Sprintf("columns.exclude names %q, which belongs to the key", c.Name)}
+			}
+			continue
+		}
+		typ := t.comparedAs(c)
+		if loose, ok := rules.Compare[c.Name]; ok {
+			typ = loose
+		}
+		l.compared = append(l.compared, i)
+		l.Schema.Columns = append(l.Schema.Columns, &tricklepb.Column{Name: c.Name, Type: typ})
+	}
+	for _, k := range t.Key {
+		l.Schema.Key = append(l.Schema.Key, t.Columns[k].Name)
+	}
+	h := fnv.New64a()
+	for _, c := range l.Schema.GetColumns() {
+		fmt.Fprintf(h, "%q %q;", c.GetName(), c.GetType())
+	}
+	fmt.Fprintf(h, "%q %q %d", l.Schema.GetKey(), rules.Where, rules.Exact)
+	l.Schema.Fingerprint = h.Sum64()
+	l.build()
+	return l, nil
+}
+
+// Fit lays the replica's table out after the source's schema: every compared column must be there, as a type that compares
+// with the source's, and the key must be unique. Columns that only the replica has are left alone.
+func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
+	l := &Layout{Table: t, rules: rules, Schema: schema}
+	for _, c := range schema.GetColumns() {
+		i := t.column(c.GetName())
+		if i < 0 {
+			return nil, &MismatchError{t.Name, fmt.Sprintf("the replica lacks column %q: add it, or name it under columns.exclude", c.GetName())}
+		}
+		if _, loose := rules.Compare[c.GetName()]; !loose {
+			if own := t.comparedAs(t.Columns[i]); own != c.GetType() && !(integer(own) && integer(c.GetType())) {
+				return nil, &MismatchError{t.Name, fmt.Sprintf("column %q is compared as %s at the source and as %s in the replica: change one, or name a type that both can be cast to under columns.compare",
+					c.GetName(), c.GetType(), own)}
+			}
+		}
+		l.compared = append(l.compared, i)
+	}
+	key := make([]int, 0, len(schema.GetKey()))
+	for _, name := range schema.GetKey() {
+		key = append(key, t.column(name))
+	}
+	own := slices.Sorted(slices.Values(t.Key))
+	if !slices.Equal(own, slices.Sorted(slices.Values(key))) {
+		return nil, &MismatchError{t.Name, fmt.Sprintf("the source's key is (%s), but the replica's is another: add a unique index on it there", strings.Join(schema.GetKey(), ", "))}
+	}
+	fitted := *t
+	fitted.Key = key
+	l.Table = &fitted
+	l.build()
+	return l, nil
+}
+
+// build makes the digest expressions over the alias t.
+func (l *Layout) build() {
+	var record, probe, portable []string
+	for n, i := range l.compared {
+		c := l.Columns[i]
+		wire := l.Schema.GetColumns()[n]
+		expr := l.compareExpr(c, wire)
+		record = append(record, expr)
+		if p := l.probe1(c, wire); p != "" {
+			probe = append(probe, p)
+		}
+		portable = append(portable, portableExpr(expr, wire.GetType()))
+	}
+	l.record = "hash_record_extended(ROW(" + strings.Join(record, ", ") + "), 0)"
+	l.portable = "('x' || substr(md5(" + strings.Join(portable, " || ") + "), 1, 16))::bit(64)::bigint"
+	slices.Sort(probe)
+	l.probe = "hash_record_extended(ROW(" + strings.Join(append(slices.Compact(probe), "'probe'::text"), ", ") + "), 0)"
+}
+
+// compareExpr is a column as the type it is compared as.
+func (l *Layout) compareExpr(c Column, wire *tricklepb.Column) string {
+	col := "t." + Quote(c.Name)
+	if loose, ok := l.rules.Compare[c.Name]; ok {
+		if l.rules.Exact == ByBytes {
+			return "(" + col + "::" + loose + ")::text"
+		}
+		return col + "::" + loose
+	}
+	if l.rules.Exact == ByBytes {
+		return col + `::text COLLATE "C"`
+	}
+	if wire.GetType() == textType {
+		return col + `::text COLLATE "C"`
+	}
+	if _, own := l.base(c.oid); (Name{own.schema, own.name}).String() == wire.GetType() && l.types[c.oid].kind != 'd' {
+		return col
+	}
+	return col + "::" + ParseName(wire.GetType()).SQL()
+}
+
+// probe1 is the probe literal of a column's compared type.
+func (l *Layout) probe1(c Column, wire *tricklepb.Column) string {
+	typ := wire.GetType()
+	if _, loose := l.rules.Compare[c.Name]; loose {
+		return "NULL::" + typ
+	}
+	if l.rules.Exact == ByBytes || typ == textType {
+		return "'Probe ü'::text"
+	}
+	if integer(typ) {
+		return "42::int8"
+	}
+	want := ParseName(typ)
+	for oid, info := range l.types {
+		if info.schema == want.Schema && info.name == want.Table {
+			return l.Table.probe(oid)
+		}
+	}
+	return ""
+}
+
+// portableExpr frames one column as digest.Row does: tag, length in bytes, canonical text.
+func portableExpr(expr, typ string) string {
+	tag := typ[strings.LastIndexByte(typ, '.')+1:]
+	canonical := expr + "::text"
+	switch tag {
+	case "numeric":
+		canonical = "trim_scale(" + expr + ")::text"
+	case "float4", "float8":
+		canonical = "(" + expr + " + 0)::text" // -0 and 0 are equal
+	case "int2", "int4", "int8":
+		tag = "int"
+	}
+	return "coalesce(" + literal(tag+":") + " || octet_length(" + canonical + ") || ':' || " + canonical + " || ';', " + literal(tag+":-;") + ")"
+}
+
+func (l *Layout) digestSQL(kind digest.Kind) string {
+	if kind == digest.Portable {
+		return l.portable
+	}
+	return l.record
+}
+
+// Probe computes the digest of the probe row on a server: where both sides' are equal they hash these types alike.
+func (l *Layout) Probe(ctx context.Context, c *pgconn.PgConn) (uint64, error) {
+	var probe uint64
+	err := each(ctx, c, "SELECT "+l.probe, nil, func(row [][]byte) error {
+		v, err := strconv.ParseInt(string(row[0]), 10, 64)
+		probe = uint64(v)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("probing the row digest of %s: %w", l.Name, err)
+	}
+	return probe, nil
+}
+
+// ColumnNames are the compared columns' names, in the order of values.
+func (l *Layout) ColumnNames() []string {
+	out := make([]string, len(l.compared))
+	for n, i := range l.compared {
+		out[n] = l.Columns[i].Name
+	}
+	return out
+}

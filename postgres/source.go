@@ -1,0 +1,189 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/message"
+)
+
+// At is when and where a read was made.
+type At struct {
+	Snapshot string // pg_current_snapshot()
+	Xmin     uint64
+	Xmax     uint64
+	LSN      uint64
+	// Time is the server's clock after the snapshot was taken: what the read saw was committed before it.
+	Time time.Time
+}
+
+// Source reads a source database. It never writes.
+type Source struct {
+	pool *pgxpool.Pool
+}
+
+// NewSource reads through the pool, which stays the caller's.
+func NewSource(pool *pgxpool.Pool) *Source { return &Source{pool: pool} }
+
+// Describe lays a table out under the rules.
+func (s *Source) Describe(ctx context.Context, name Name, rules Rules) (*Layout, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the source: %w", err)
+	}
+	defer conn.Release()
+	t, err := Describe(ctx, conn.Conn().PgConn(), name)
+	if err != nil {
+		return nil, err
+	}
+	l, err := NewLayout(t, rules)
+	if err != nil {
+		return nil, err
+	}
+	if l.Schema.Probe, err = l.Probe(ctx, conn.Conn().PgConn()); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Tables lists what the policy may choose from.
+func (s *Source) Tables(ctx context.Context) ([]Name, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the source: %w", err)
+	}
+	defer conn.Release()
+	return Tables(ctx, conn.Conn().PgConn())
+}
+
+// Read runs fn in one snapshot of the source, after checking that the table still looks as described (else ErrChanged).
+func (s *Source) Read(ctx context.Context, l *Layout, fn func(c *pgconn.PgConn, at At) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		c := tx.Conn().PgConn()
+		at, err := begin(ctx, c, l)
+		if err != nil {
+			return err
+		}
+		return fn(c, at)
+	})
+}
+
+// begin takes the transaction's snapshot and says what it is.
+func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
+	var at At
+	sql := `SELECT pg_current_snapshot()::text,
+		(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0'::pg_lsn)::text,
+		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text, ` + signatureSQL("$1")
+	err := each(ctx, c, sql, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
+		at.Snapshot = string(row[0])
+		parts := strings.SplitN(at.Snapshot, ":", 3)
+		at.Xmin, _ = strconv.ParseUint(parts[0], 10, 64)
+		at.Xmax, _ = strconv.ParseUint(parts[1], 10, 64)
+		at.LSN, _ = strconv.ParseUint(string(row[1]), 10, 64)
+		micros, _ := strconv.ParseInt(string(row[2]), 10, 64)
+		at.Time = time.UnixMicro(micros).UTC()
+		if string(row[3]) != l.signature {
+			return fmt.Errorf("table %s: %w", l.Name, ErrChanged)
+		}
+		return nil
+	})
+	if err != nil {
+		return At{}, fmt.Errorf("beginning to read %s: %w", l.Name, err)
+	}
+	return at, nil
+}
+
+// Sample reads the clock and the oldest transaction still running.
+func (s *Source) Sample(ctx context.Context) (time.Time, uint64, error) {
+	var at time.Time
+	var xmin int64
+	// The clock is read first: whatever ended before the snapshot then ended before a later time, never after it... the sample's time
+	// must be one at which every transaction below xmin had ended, so it is the one after the snapshot.
+	err := s.pool.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp()`).Scan(&xmin, &at)
+	if err != nil {
+		return time.Time{}, 0, fmt.Errorf("sampling the transaction horizon: %w", err)
+	}
+	return at.UTC(), uint64(xmin), nil
+}
+
+// Scan is what one reading of a range found.
+type Scan struct {
+	Print     digest.Thumbprint // of the settled rows
+	Rows      int               // all of them
+	LeftOut   []message.Key     // not settled
+	Unchanged bool              // the known thumbprint still holds; only counted
+}
+
+// Known is an earlier reading of the same range with every row in it.
+type Known struct {
+	Print digest.Thumbprint
+	Xmin  uint64 // pg_snapshot_xmin of that reading
+}
+
+// Thumbprint reads a range on the source without the rows that are not settled. With an earlier reading it first counts: when the count
+// is what it was and no row is newer than that reading's snapshot, the thumbprint is what it was.
+func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o ScanOptions) (Scan, error) {
+	if o.Known != nil && o.Known.Xmin != 0 {
+		p := &params{}
+		var total, settled uint64
+		sql := "SELECT count(*), count(*) FILTER (WHERE " + l.settledSQL(Settled{Xmin: o.Known.Xmin}) + ") FROM " + l.Name.SQL() + " t" + l.where(p, r)
+		err := each(ctx, c, sql, p.args, func(row [][]byte) error {
+			total, _ = strconv.ParseUint(string(row[0]), 10, 64)
+			settled, _ = strconv.ParseUint(string(row[1]), 10, 64)
+			return nil
+		})
+		if err != nil {
+			return Scan{}, err
+		}
+		if total == settled && total == o.Known.Print.Rows {
+			return Scan{Print: o.Known.Print, Rows: int(total), Unchanged: true}, nil
+		}
+	}
+	p := &params{}
+	quiet := l.settledSQL(o.Settled)
+	if o.Everything {
+		quiet = "true"
+	}
+	sql := "SELECT count(*), count(*) FILTER (WHERE " + quiet + "), coalesce(sum(" + l.digestSQL(o.Digest) + ") FILTER (WHERE " + quiet + "), 0) FROM " +
+		l.Name.SQL() + " t" + l.where(p, r)
+	var scan Scan
+	err := each(ctx, c, sql, p.args, func(row [][]byte) error {
+		scan.Rows, _ = strconv.Atoi(string(row[0]))
+		var err error
+		scan.Print, err = thumbprintOf(row[1], row[2])
+		return err
+	})
+	if err != nil || uint64(scan.Rows) == scan.Print.Rows {
+		return scan, err
+	}
+	p = &params{}
+	where := l.where(p, r)
+	if where == "" {
+		where = " WHERE true"
+	}
+	err = each(ctx, c, "SELECT "+l.keySQL()+" FROM "+l.Name.SQL()+" t"+where+" AND NOT "+quiet, p.args, func(row [][]byte) error {
+		k := make(message.Key, len(row))
+		for i, v := range row {
+			k[i] = string(v)
+		}
+		scan.LeftOut = append(scan.LeftOut, k)
+		return nil
+	})
+	return scan, err
+}
+
+// ScanOptions tell Scan what to take.
+type ScanOptions struct {
+	Digest     digest.Kind
+	Settled    Settled
+	Everything bool // rows that are not settled too
+	Known      *Known
+}
