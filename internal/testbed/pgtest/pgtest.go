@@ -1,0 +1,168 @@
+// Package pgtest gives tests a real Postgres.
+//
+// It decides that one server is shared by all tests of a test binary, each with a database of its own. What always holds: a database is new
+// and empty, and is dropped when its test ends; the server starts with the first test that needs it and is gone before the binary ends. A
+// machine without a Postgres fails the test, and never skips it.
+package pgtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/trickle-verify/trickle/internal/testbed"
+)
+
+const timeout = 2 * time.Minute
+
+// shared is the test binary's server. It is package state because TestMain and the tests have nothing else in common.
+var shared cluster
+
+type cluster struct {
+	mu      sync.Mutex
+	ready   bool // Main runs
+	server  *testbed.Postgres
+	err     error
+	counter atomic.Int64
+}
+
+// Main runs the tests, stops the shared server and fails if a goroutine was left behind. It does not return:
+//
+//	func TestMain(m *testing.M) { pgtest.Main(m) }
+func Main(m *testing.M) { goleak.VerifyTestMain(runner{m}) }
+
+type runner struct{ m *testing.M }
+
+// Run implements goleak.TestingM.
+func (r runner) Run() int {
+	shared.mu.Lock()
+	shared.ready = true
+	shared.mu.Unlock()
+	code := r.m.Run()
+	if err := shared.stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+		return max(code, 1)
+	}
+	return code
+}
+
+func (c *cluster) stop() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.server == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return c.server.Stop(ctx)
+}
+
+// get starts the server when it is first wanted.
+func (c *cluster) get(ctx context.Context) (*testbed.Postgres, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ready {
+		return nil, fmt.Errorf("this package lacks: func TestMain(m *testing.M) { pgtest.Main(m) }")
+	}
+	if c.server == nil && c.err == nil {
+		c.server, c.err = testbed.StartPostgres(ctx, testbed.Options{Settings: map[string]string{
+			"max_connections": "200", "max_wal_senders": "50", "max_replication_slots": "50",
+		}})
+	}
+	return c.server, c.err
+}
+
+// Database makes a database in the shared server, to be dropped at the end of the test, and returns its DSN.
+func Database(t testing.TB) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	server, err := shared.get(ctx)
+	if err != nil {
+		t.Fatalf("postgres for tests: %v", err)
+	}
+	return database(ctx, t, server)
+}
+
+// DatabaseOn makes a database in the given server, to be dropped at the end of the test, and returns its DSN.
+func DatabaseOn(t testing.TB, server *testbed.Postgres) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return database(ctx, t, server)
+}
+
+func database(ctx context.Context, t testing.TB, server *testbed.Postgres) string {
+	t.Helper()
+	name := fmt.Sprintf("t%d_%s", shared.counter.Add(1), plain(t.Name()))
+	dsn, err := server.CreateDatabase(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		if err := server.DropDatabase(ctx, name); err != nil {
+			t.Error(err)
+		}
+	})
+	return dsn
+}
+
+// Server starts a server for this test alone, for what a shared one can't bear: crashes, pauses, settings, standbys.
+func Server(t testing.TB, opts testbed.Options) *testbed.Postgres {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	server, err := testbed.StartPostgres(ctx, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAtEnd(t, server)
+	return server
+}
+
+// Standby starts a standby of the server for this test.
+func Standby(t testing.TB, primary *testbed.Postgres, opts testbed.StandbyOptions) *testbed.Postgres {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	standby, err := primary.StartStandby(ctx, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopAtEnd(t, standby)
+	return standby
+}
+
+func stopAtEnd(t testing.TB, server *testbed.Postgres) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		if err := server.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// plain keeps what is fit for a name of at most 63 bytes.
+func plain(name string) string {
+	name = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		default:
+			return '_'
+		}
+	}, name)
+	return name[:min(len(name), 45)]
+}
