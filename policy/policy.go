@@ -4,52 +4,61 @@
 // complete and consistent, so no other package checks it again; every fault is reported with file, line, column, the value found and what is
 // allowed, all faults at once where possible. Secrets have no place in it. When a file can't be read or is invalid nothing changes: the
 // caller keeps the policy it had.
+//
+// The structs below are the one place that says what the file may hold. Besides its key (yaml), a field's tags give its default, the values
+// allowed (enum), what to do instead of writing a zero (zero), whether it must be there (required) and what it means (doc). Parse obeys
+// them, and JSONSchema tells editors the same.
 package policy
 
-import "time"
+import (
+	"crypto/sha256"
+	"time"
+)
 
 // Policy is the whole file. The yaml tags are the file's keys.
 type Policy struct {
-	Pipeline     string   `yaml:"pipeline"`
-	Schedule     Schedule `yaml:"schedule"`
-	Rate         Rate     `yaml:"rate"`
-	Backoff      Backoff  `yaml:"backoff"`
-	Quiet        Duration `yaml:"quiet"`
-	MaxStaleness Duration `yaml:"max_staleness"`
-	RangeRows    int      `yaml:"range_rows"` // target size of a range, rows
-	Tables       []Table  `yaml:"tables"`
-	Gate         Gate     `yaml:"gate"`
-	Detect       Detect   `yaml:"detect"`
-	Resync       Resync   `yaml:"resync"`
-	Baseline     Baseline `yaml:"baseline"`
-	Privacy      Privacy  `yaml:"privacy"`
+	Pipeline     string   `yaml:"pipeline" required:"yes" doc:"Names this pipeline; topics, consumers and cursors carry it. Letters, digits, dot, underscore and hyphen."`
+	Schedule     Schedule `yaml:"schedule" doc:"When to verify, and how long one pass over everything may take."`
+	Rate         Rate     `yaml:"rate" doc:"Ceilings on what a scan may cost; whichever bites first."`
+	Backoff      Backoff  `yaml:"backoff" doc:"Slow down when the source is busier than this. A key left out is not looked at."`
+	Quiet        Duration `yaml:"quiet" default:"10m" doc:"A row is compared by thumbprint once its last writer is older than this."`
+	MaxStaleness Duration `yaml:"max_staleness" default:"7d" zero:"give the time within which rows that are never quiet are verified too" doc:"Rows that are never quiet are verified one by one at least once in this time."`
+	RangeRows    int      `yaml:"range_rows" default:"5000" zero:"a range holds at least one row" doc:"Rows a range should hold: one thumbprint, one message, one query."` // target size of a range, rows
+	Tables       []Table  `yaml:"tables" required:"yes" doc:"What is verified. An exact name beats a glob; among globs the first in the file wins."`
+	Gate         Gate     `yaml:"gate" doc:"How the replica's lag is known. While it is unknown or too great, drift is reported and not corrected."`
+	Detect       Detect   `yaml:"detect" doc:"What a replica does with drift."`
+	Resync       Resync   `yaml:"resync" doc:"When a replica asks for a whole neighbourhood, or for everything."`
+	Baseline     Baseline `yaml:"baseline" doc:"Where the base-line view is kept. Accepted, but not acted on by this version."`
+	Privacy      Privacy  `yaml:"privacy" doc:"What traces, logs and the page may show."`
+
+	source [sha256.Size]byte // of the bytes it was parsed from, so that Watch can tell a change
 }
 
 // Schedule says when to verify and how long one pass over everything may take.
 type Schedule struct {
-	Cycle   Duration `yaml:"cycle"`
-	Windows []Window `yaml:"windows"` // none: always
+	Cycle   Duration `yaml:"cycle" default:"24h" zero:"give the time one pass over everything may take" doc:"Verify everything once in this time; the pace follows from it."`
+	Windows []Window `yaml:"windows" doc:"Times in which scanning is allowed; none means always."` // none: always
 }
 
 // Window opens at each time that Start (a cron expression of five fields) names and stays open for For.
 type Window struct {
-	Start    string   `yaml:"start"`
-	For      Duration `yaml:"for"`
-	TimeZone string   `yaml:"time_zone"` // IANA name; default UTC
+	Start    string   `yaml:"start" required:"yes" doc:"When it opens: a cron expression of five fields (minute hour day month weekday)."`
+	For      Duration `yaml:"for" required:"yes" zero:"a window stays open for some time" doc:"How long it stays open."`
+	TimeZone string   `yaml:"time_zone" default:"UTC" doc:"IANA name of the zone that start is written in."` // IANA name; default UTC
 }
 
 // Rate holds ceilings; whichever bites first. Zero means the key is absent: no ceiling (a written 0 is refused).
 type Rate struct {
-	RowsPerSecond  int     `yaml:"rows_per_second"`
-	BytesPerSecond Size    `yaml:"bytes_per_second"`
-	SourceShare    Percent `yaml:"source_share"` // of wall time that a query of ours may be running on the source
+	RowsPerSecond  int     `yaml:"rows_per_second" zero:"leave the key out for no ceiling" doc:"Rows read from the source in a second."`
+	BytesPerSecond Size    `yaml:"bytes_per_second" zero:"leave the key out for no ceiling" doc:"Bytes sent in a second."`
+	SourceShare    Percent `yaml:"source_share" zero:"leave the key out for no ceiling" doc:"Share of wall time in which a scanning query may be running on the source."` // of wall time that a query of ours may be running on the source
 }
 
 // Backoff slows scanning down when the source is busy; zero means not looked at.
 type Backoff struct {
-	SourceLatency  Duration `yaml:"source_latency"`
-	ReplicationLag Duration `yaml:"replication_lag"`
-	ActiveSessions int      `yaml:"active_sessions"`
+	SourceLatency  Duration `yaml:"source_latency" zero:"leave the key out to not look at it" doc:"Time that a trivial query takes on the source."`
+	ReplicationLag Duration `yaml:"replication_lag" zero:"leave the key out to not look at it" doc:"Lag of the source's own standbys."`
+	ActiveSessions int      `yaml:"active_sessions" zero:"leave the key out to not look at it" doc:"Sessions that are running a query on the source."`
 }
 
 // Modes of a table.
@@ -60,36 +69,36 @@ const (
 
 // Table is a table or a glob of tables. An exact name beats a glob; among globs the first in the file wins.
 type Table struct {
-	Table       string  `yaml:"table"`
-	Mode        string  `yaml:"mode"`
-	Columns     Columns `yaml:"columns"`
-	Compare     string  `yaml:"compare"` // type (default) or bytes
-	Where       string  `yaml:"where"`
-	QuietColumn string  `yaml:"quiet_column"` // a timestamp column to tell quiet rows by, instead of xmin
-	Replica     string  `yaml:"replica"`      // the replica's name for it; a * stands for what the glob's * matched
+	Table       string  `yaml:"table" required:"yes" doc:"schema.name as the catalogue has it, a * for any run of characters; quote a part that holds a dot, a star or a quote."`
+	Mode        string  `yaml:"mode" default:"thumbprints" enum:"thumbprints|rows" doc:"Send sums of ranges, or the rows themselves."`
+	Columns     Columns `yaml:"columns" doc:"Narrows what is compared."`
+	Compare     string  `yaml:"compare" default:"type" enum:"type|bytes" doc:"Compare by type (1.0 equals 1.00) or byte for byte."` // type (default) or bytes
+	Where       string  `yaml:"where" doc:"SQL condition, the same on both sides: only rows that meet it are verified."`
+	QuietColumn string  `yaml:"quiet_column" doc:"A timestamp column to tell quiet rows by, instead of xmin."`                                             // a timestamp column to tell quiet rows by, instead of xmin
+	Replica     string  `yaml:"replica" doc:"What the replica calls it, schema.name; a * stands for what the * of table matched. Default: the same name."` // the replica's name for it; a * stands for what the glob's * matched
 }
 
 // Columns narrows what is compared.
 type Columns struct {
-	Exclude []string          `yaml:"exclude"`
-	Compare map[string]string `yaml:"compare"` // column: looser type
+	Exclude []string          `yaml:"exclude" doc:"Columns that are not compared."`
+	Compare map[string]string `yaml:"compare" doc:"Column: the looser type that both sides cast it to."` // column: looser type
 }
 
 // Gate tells how far behind the replica may be.
 type Gate struct {
-	MaxLag    Duration  `yaml:"max_lag"`
-	Heartbeat Heartbeat `yaml:"heartbeat"`
-	AssumeLag Duration  `yaml:"assume_lag"` // the operator vouches that CDC is never further behind
-	Slot      string    `yaml:"slot"`
-	Group     string    `yaml:"group"`
+	MaxLag    Duration  `yaml:"max_lag" default:"30s" zero:"give the lag beyond which nothing is corrected" doc:"Beyond this lag nothing is corrected."`
+	Heartbeat Heartbeat `yaml:"heartbeat" default:"false" doc:"Write a heartbeat table on the source and measure how late it comes through: true, false, or a mapping."`
+	AssumeLag Duration  `yaml:"assume_lag" zero:"leave the key out to assume nothing" doc:"You vouch that CDC is never further behind than this. Not together with heartbeat."` // the operator vouches that CDC is never further behind
+	Slot      string    `yaml:"slot" doc:"Replication slot of the CDC. Accepted, but not acted on by this version."`
+	Group     string    `yaml:"group" doc:"Consumer group of the CDC's sink. Accepted, but not acted on by this version."`
 }
 
 // Heartbeat is true, false or a mapping of its own in the file.
 type Heartbeat struct {
 	Enabled  bool     `yaml:"-"`
-	Table    string   `yaml:"table"`    // on the source, schema.name
-	Replica  string   `yaml:"replica"`  // in the replica; default the same name
-	Interval Duration `yaml:"interval"` // between beats
+	Table    string   `yaml:"table" default:"trickle.heartbeat" doc:"Heartbeat table on the source, schema.name."`        // on the source, schema.name
+	Replica  string   `yaml:"replica" doc:"What the replica calls it. Default: the same name."`                           // in the replica; default the same name
+	Interval Duration `yaml:"interval" default:"2s" zero:"give the time between two beats" doc:"Time between two beats."` // between beats
 }
 
 // Actions of the detector.
@@ -100,23 +109,23 @@ const (
 
 // Detect says what a replica does with drift.
 type Detect struct {
-	Action                 string   `yaml:"action"`
-	Confirm                Confirm  `yaml:"confirm"`
-	Window                 Duration `yaml:"window"`
-	Brake                  Brake    `yaml:"brake"`
-	SessionReplicationRole string   `yaml:"session_replication_role"` // origin (default) or replica: whether triggers and foreign keys act on corrections
+	Action                 string   `yaml:"action" default:"correct" enum:"correct|report" doc:"Correct drift, or only report it."`
+	Confirm                Confirm  `yaml:"confirm" doc:"How a suspect is confirmed."`
+	Window                 Duration `yaml:"window" default:"10m" zero:"give the time over which discrepancies are counted" doc:"Discrepancies are counted over this time, for the brake and for resyncs."`
+	Brake                  Brake    `yaml:"brake" doc:"Within the window, more than this stops corrections until a person releases them."`
+	SessionReplicationRole string   `yaml:"session_replication_role" default:"origin" enum:"origin|replica" doc:"Whether triggers and foreign keys act on corrections (origin) or not (replica)."` // origin (default) or replica: whether triggers and foreign keys act on corrections
 }
 
 // Confirm is how long a suspect waits before it is looked at again, and how many rounds of correction it gets.
 type Confirm struct {
-	Delay    Duration `yaml:"delay"`
-	Attempts int      `yaml:"attempts"`
+	Delay    Duration `yaml:"delay" default:"5s" doc:"How long a suspect waits before it is looked at again."`
+	Attempts int      `yaml:"attempts" default:"3" zero:"a correction needs at least one attempt" doc:"Rounds of correction that a key gets."`
 }
 
 // Brake stops corrections until a person releases it; counts within Detect.Window.
 type Brake struct {
-	Deletes     int `yaml:"deletes"`
-	Corrections int `yaml:"corrections"`
+	Deletes     int `yaml:"deletes" default:"1000" doc:"Rows deleted in the replica; 0 lets none go without a person."`
+	Corrections int `yaml:"corrections" default:"10000" doc:"Corrections of any kind; 0 lets none go without a person."`
 }
 
 // Approvals of a resync.
@@ -133,32 +142,32 @@ const (
 
 // Resync says when a replica asks for more than single rows.
 type Resync struct {
-	Partial  Threshold `yaml:"partial"`
-	Full     Threshold `yaml:"full"`
-	Approval string    `yaml:"approval"`
-	Cooldown Duration  `yaml:"cooldown"`
-	Via      string    `yaml:"via"`
-	InFlight int       `yaml:"in_flight"` // ranges asked for at the same time
+	Partial  Threshold `yaml:"partial" default:"{discrepancies: 20, min_rows: 1000}" doc:"Discrepancies in one range's neighbourhood that ask for a partial resync."`
+	Full     Threshold `yaml:"full" default:"{discrepancies: 500, ratio: 1%, min_rows: 1000}" doc:"Discrepancies in the window that ask for a full resync."`
+	Approval string    `yaml:"approval" default:"auto" enum:"auto|manual" doc:"Start a resync at once, or wait for a person."`
+	Cooldown Duration  `yaml:"cooldown" default:"1h" doc:"Time between two resyncs of the same scope."`
+	Via      string    `yaml:"via" default:"side-channel" enum:"side-channel|debezium" doc:"How a resync travels. debezium is not supported by this version."`
+	InFlight int       `yaml:"in_flight" default:"4" zero:"a resync asks for at least one range at a time" doc:"Ranges asked for at the same time."` // ranges asked for at the same time
 }
 
 // Threshold is passed when either limit is reached within Detect.Window; zero means that limit is absent. The ratio is discrepancies
 // over rows verified and counts only once MinRows rows were verified.
 type Threshold struct {
-	Discrepancies int     `yaml:"discrepancies"`
-	Ratio         Percent `yaml:"ratio"`
-	MinRows       int     `yaml:"min_rows"`
+	Discrepancies int     `yaml:"discrepancies" zero:"leave the key out for the default" doc:"Confirmed discrepancies."`
+	Ratio         Percent `yaml:"ratio" zero:"leave the key out for the default" doc:"Discrepancies over rows verified."`
+	MinRows       int     `yaml:"min_rows" zero:"leave the key out for the default" doc:"The ratio counts once this many rows were verified."`
 }
 
 // Baseline is where the base-line view is kept; an empty URL means none.
 type Baseline struct {
-	URL     string   `yaml:"url"`
-	Refresh Duration `yaml:"refresh"`
+	URL     string   `yaml:"url" doc:"Where, as a URL: file:///var/lib/trickle"`
+	Refresh Duration `yaml:"refresh" zero:"leave the key out" doc:"How often the view is refreshed."`
 }
 
 // Privacy says what traces, logs and the page may show: show, hash or omit.
 type Privacy struct {
-	Keys   string `yaml:"keys"`
-	Values string `yaml:"values"`
+	Keys   string `yaml:"keys" default:"hash" enum:"show|hash|omit" doc:"What is shown of a key."`
+	Values string `yaml:"values" default:"omit" enum:"show|hash|omit" doc:"What is shown of a value."`
 }
 
 // Duration is written "10m", "24h" or "7d" in the file.

@@ -1,0 +1,167 @@
+package policy
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"time"
+)
+
+// pipelinePattern leaves room in Kafka's 249 characters for the suffixes of topics.
+const pipelinePattern = `^[a-zA-Z0-9._-]{1,150}$`
+
+var pipelineText = regexp.MustCompile(pipelinePattern)
+
+const notActedOn = "accepted but not acted on by this version"
+
+// check looks at what the tags can't say: forms of names, and keys that depend on each other.
+type check struct {
+	*decoder
+	policy   *Policy
+	warnings []Warning
+}
+
+func (c *check) warn(path, format string, args ...any) {
+	pos := c.place(path)
+	c.warnings = append(c.warnings, Warning{c.file, pos.Line, pos.Column, path, fmt.Sprintf(format, args...)})
+}
+
+func (c *check) all() {
+	p := c.policy
+	if p.Pipeline != "" && !pipelineText.MatchString(p.Pipeline) {
+		c.refuse("pipeline", "%q can't be part of a topic's name: give 1 to 150 of a-z, A-Z, 0-9, dot, underscore and hyphen", p.Pipeline)
+	}
+	if p.MaxStaleness < p.Schedule.Cycle {
+		c.warn("max_staleness", "%s is shorter than schedule.cycle (%s): a row is looked at once a cycle at most", p.MaxStaleness, p.Schedule.Cycle)
+	}
+	for i, w := range p.Schedule.Windows {
+		c.window(fmt.Sprintf("schedule.windows[%d]", i), w)
+	}
+	c.tables()
+	c.gate()
+	if p.Resync.Via == ViaDebezium {
+		c.refuse("resync.via", "%s is not supported by this version: use %s", ViaDebezium, ViaSideChannel)
+	}
+	c.baseline()
+}
+
+func (c *check) window(path string, w Window) {
+	loc, err := w.location()
+	if err != nil {
+		c.refuse(path+".time_zone", "%s", err)
+		loc = time.UTC
+	} else if clocksChange(loc, time.Now()) {
+		c.warn(path+".time_zone", "clocks change in %s: a start within the hour that is skipped in spring does not open the window that day", w.TimeZone)
+	}
+	if c.failed(path+".start") || w.Start == "" {
+		return
+	}
+	if _, err := parseCron(w.Start, loc); err != nil {
+		c.refuse(path+".start", "%s", err)
+	}
+}
+
+func (c *check) tables() {
+	if len(c.policy.Tables) == 0 && !c.failed("tables") {
+		c.refuse("tables", "is empty: name at least one table")
+	}
+	first := map[string]int{}
+	replicas := map[Name]int{}
+	for i, t := range c.policy.Tables {
+		path := fmt.Sprintf("tables[%d]", i)
+		pattern, ok := c.name(path+".table", t.Table)
+		if !ok {
+			continue
+		}
+		id := pattern.String()
+		if j, twice := first[id]; twice {
+			c.refuse(path+".table", "%s is there twice, first as tables[%d]", t.Table, j)
+			continue
+		}
+		first[id] = i
+		c.replica(i, pattern, replicas)
+		for _, column := range t.Columns.Exclude {
+			if _, both := t.Columns.Compare[column]; both {
+				c.refuse(path+".columns.compare."+column, "the column is excluded as well: keep one of the two")
+			}
+		}
+	}
+}
+
+// replica makes sure that no two tables have the same place in the replica, as far as the file shows.
+func (c *check) replica(i int, pattern Pattern, taken map[Name]int) {
+	path, t := fmt.Sprintf("tables[%d]", i), c.policy.Tables[i]
+	exact, isExact := pattern.Exact()
+	replica := exact
+	if t.Replica != "" {
+		r, ok := c.name(path+".replica", t.Replica)
+		if !ok {
+			return
+		}
+		if r.stars() != pattern.stars() {
+			c.refuse(path+".replica", "%s has %d stars and the table %s has %d: give as many, so that every table has a place of its own", t.Replica, r.stars(), t.Table, pattern.stars())
+			return
+		}
+		replica, _ = r.Exact()
+	}
+	if !isExact {
+		return
+	}
+	if j, twice := taken[replica]; twice {
+		c.refuse(path, "tables[%d] goes to %s in the replica as well: give each table a place of its own", j, replica)
+		return
+	}
+	taken[replica] = i
+}
+
+// name checks a name or glob, unless it is absent or was refused already.
+func (c *check) name(path, s string) (Pattern, bool) {
+	if s == "" || c.failed(path) {
+		return Pattern{}, false
+	}
+	p, err := ParsePattern(s)
+	if err != nil {
+		c.refuse(path, "%s", err)
+		return Pattern{}, false
+	}
+	return p, true
+}
+
+func (c *check) gate() {
+	g := c.policy.Gate
+	h := g.Heartbeat
+	if h.Enabled {
+		for path, s := range map[string]string{"gate.heartbeat.table": h.Table, "gate.heartbeat.replica": h.Replica} {
+			if p, ok := c.name(path, s); ok && p.stars() > 0 {
+				c.refuse(path, "%s is a glob: name one table", s)
+			}
+		}
+		if h.Interval >= g.MaxLag {
+			c.warn("gate.heartbeat.interval", "%s is not shorter than gate.max_lag (%s): the gate will close between beats", h.Interval, g.MaxLag)
+		}
+	}
+	switch {
+	case h.Enabled && c.written("gate.assume_lag"):
+		c.refuse("gate.assume_lag", "%s is given and so is heartbeat: a lag is measured or assumed, keep one of the two", g.AssumeLag)
+	case !h.Enabled && !c.written("gate.assume_lag") && c.policy.Detect.Action == ActionCorrect:
+		c.warn("gate", "neither heartbeat nor assume_lag is given: lag is unknown, so drift is reported and nothing is corrected")
+	}
+	if g.Slot != "" {
+		c.warn("gate.slot", notActedOn)
+	}
+	if g.Group != "" {
+		c.warn("gate.group", notActedOn)
+	}
+}
+
+func (c *check) baseline() {
+	if !c.written("baseline") || c.failed("baseline") {
+		return
+	}
+	c.warn("baseline", notActedOn)
+	if b := c.policy.Baseline; b.URL != "" {
+		if u, err := url.Parse(b.URL); err != nil || u.Scheme == "" {
+			c.refuse("baseline.url", "%q is no URL: give one such as file:///var/lib/trickle", b.URL)
+		}
+	}
+}

@@ -1,0 +1,84 @@
+package policy
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/goccy/go-yaml"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// The schema and Parse agree on structure.
+func TestSchemaAgreesWithParse(t *testing.T) {
+	t.Parallel()
+	src, err := JSONSchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("policy.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := c.Compile("policy.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []struct {
+		valid bool
+		src   string
+	}{
+		{true, complete},
+		{true, minimal},
+		{true, minimal + "gate: {heartbeat: false}"},
+		{true, minimal + "gate: {heartbeat: {table: a.b, interval: 5s}}"},
+		{true, minimal + "rate: {source_share: 0.02, bytes_per_second: 1000}"},
+		{true, minimal + "detect: {brake: {deletes: 0}}"},
+		{true, minimal + "quiet: 0s"},
+		{true, "pipeline: orders\ntables: [{table: '\"My Schema\".\"a.b\"'}]"},
+		{false, "tables: [{table: a.b}]"},
+		{false, "pipeline: orders"},
+		{false, "pipeline: orders\ntables: []"},
+		{false, "pipeline: a/b\ntables: [{table: a.b}]"},
+		{false, "pipeline: 7\ntables: [{table: a.b}]"},
+		{false, "pipeline: orders\ntables: [{table: orders}]"},
+		{false, "pipeline: orders\ntables: [{mode: rows}]"},
+		{false, "pipeline: orders\ntables: [{table: a.b, mode: fast}]"},
+		{false, "pipeline: orders\ntables: [{table: a.b, where: 1}]"},
+		{false, "pipeline: orders\ntables: [{table: a.b, columns: {exclude: c}}]"},
+		{false, "pipeline: orders\ntables: [{table: a.b, columns: {compare: {c: ''}}}]"},
+		{false, minimal + "quite: 5m"},
+		{false, minimal + "quiet:"},
+		{false, minimal + "quiet: 10"},
+		{false, minimal + "quiet: soon"},
+		{false, minimal + "max_staleness: 0s"},
+		{false, minimal + "range_rows: 0"},
+		{false, minimal + "range_rows: 1.5"},
+		{false, minimal + "rate: {rows_per_second: 0}"},
+		{false, minimal + "rate: {bytes_per_second: 0}"},
+		{false, minimal + "rate: {bytes_per_second: 0kB}"},
+		{false, minimal + "rate: {source_share: 101%}"},
+		{false, minimal + "rate: {source_share: 0}"},
+		{false, minimal + "rate: {source_share: 0.0%}"},
+		{false, minimal + "rate: {source_share: 2}"},
+		{false, minimal + "gate: {heartbeat: often}"},
+		{false, minimal + "gate: {heartbeat: {tables: a.b}}"},
+		{false, minimal + "gate: {heartbeat: {interval: 0s}}"},
+		{false, minimal + "schedule: {windows: [{start: '0 22 * * *'}]}"},
+		{false, minimal + "detect: [1]"},
+		{false, minimal + "privacy: {keys: perhaps}"},
+	} {
+		var v any
+		if err := yaml.Unmarshal([]byte(s.src), &v); err != nil {
+			t.Fatal(err)
+		}
+		bySchema := schema.Validate(v)
+		_, _, byParse := Parse("f", []byte(s.src))
+		if (bySchema == nil) != s.valid || (byParse == nil) != s.valid {
+			t.Errorf("%s\nvalid %v, yet the schema says %v and Parse says %v", s.src, s.valid, bySchema, byParse)
+		}
+	}
+}
