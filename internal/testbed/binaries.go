@@ -3,6 +3,7 @@ package testbed
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,6 +107,7 @@ func downloaded(ctx context.Context) (string, error) {
 	if startErr == nil {
 		startErr = server.Stop()
 	}
+	http.DefaultClient.CloseIdleConnections() // which the library leaves open
 	if !hasServer(filepath.Join(unpacked, "bin")) {
 		return "", fmt.Errorf("there is no Postgres here and it can't be downloaded: install the postgresql package or set PG_BIN to a bin folder: %w", startErr)
 	}
