@@ -1,0 +1,437 @@
+package transport
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	defaultMaxMessage     = 900 << 10
+	defaultConnectTimeout = 10 * time.Second
+	retryEvery            = 250 * time.Millisecond
+	topicAppears          = 3 * time.Second // how long a topic that was just created may be unknown to a broker
+	inFlightBytes         = 64 << 20        // of records that were given to Send and are not acknowledged
+	recordOverhead        = 1 << 10         // what a record counts beside its value, so that small ones are bounded too
+	batchOverhead         = 64 << 10        // room for key and headers beside a value of MaxMessage
+)
+
+// KafkaOptions says how to reach Kafka. Brokers is required.
+type KafkaOptions struct {
+	Brokers        []string // host:port
+	ClientID       string   // default "trickle"
+	Logger         *slog.Logger
+	MaxMessage     int            // bytes of the largest record's value; what is larger travels in parts; default 900 KiB
+	ConnectTimeout time.Duration  // of NewKafka; default 10 s
+	TLS            *tls.Config    // nil: no TLS
+	SASL           sasl.Mechanism // nil: no authentication
+	Hooks          []kgo.Hook     // metrics; attached to every client
+}
+
+// Kafka carries records through a Kafka cluster: one client produces, each reader has a client of its own.
+type Kafka struct {
+	options  KafkaOptions
+	client   *kgo.Client
+	admin    *kadm.Client
+	inFlight *semaphore.Weighted
+	producer string // names this bus in the headers of parts
+
+	mu        sync.Mutex
+	messages  uint64 // messages that were divided so far; the lock also keeps their parts together
+	closed    bool
+	readers   map[*kafkaReader]struct{}
+	compacted map[string]struct{} // topics that Ensure was told are
+}
+
+// NewKafka connects; it fails with one line when no broker answers in time or the login is refused.
+func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
+	o.ClientID = cmp.Or(o.ClientID, "trickle")
+	o.MaxMessage = cmp.Or(o.MaxMessage, defaultMaxMessage)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, defaultConnectTimeout)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if len(o.Brokers) == 0 {
+		return nil, errors.New("no Kafka broker is named; set --brokers host:port")
+	}
+	id := make([]byte, 16)
+	rand.Read(id)
+	k := &Kafka{
+		options:   o,
+		inFlight:  semaphore.NewWeighted(inFlightBytes),
+		producer:  hex.EncodeToString(id),
+		readers:   map[*kafkaReader]struct{}{},
+		compacted: map[string]struct{}{},
+	}
+	var err error
+	if k.client, err = k.newClient(
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerBatchCompression(kgo.ZstdCompression(), kgo.NoCompression()),
+		kgo.ProducerBatchMaxBytes(int32(max(1_000_012, o.MaxMessage+batchOverhead))),
+		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.MaxBufferedRecords(math.MaxInt32), // inFlight bounds them, by bytes and with the caller's context
+		kgo.ProducerLinger(0),
+	); err != nil {
+		return nil, fmt.Errorf("Kafka at %s: %w; check --brokers", strings.Join(o.Brokers, ","), err)
+	}
+	k.admin = kadm.NewClient(k.client)
+	if err := k.ping(ctx); err != nil {
+		k.client.Close()
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Kafka) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
+	common := []kgo.Opt{
+		kgo.SeedBrokers(k.options.Brokers...),
+		kgo.ClientID(k.options.ClientID),
+		kgo.WithLogger(kafkaLogger{k.options.Logger}),
+		kgo.WithHooks(k.options.Hooks...),
+		kgo.MetadataMinAge(retryEvery), // a reader notices a broker's return at once
+		kgo.RetryBackoffFn(func(tries int) time.Duration { return min(retryEvery*time.Duration(tries), 2*time.Second) }),
+	}
+	if k.options.TLS != nil {
+		common = append(common, kgo.DialTLSConfig(k.options.TLS))
+	}
+	if k.options.SASL != nil {
+		common = append(common, kgo.SASL(k.options.SASL))
+	}
+	return kgo.NewClient(append(common, opts...)...)
+}
+
+func (k *Kafka) ping(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, k.options.ConnectTimeout)
+	defer cancel()
+	var last error
+	for {
+		err := k.client.Ping(bounded)
+		if err == nil {
+			return nil
+		}
+		if last == nil || bounded.Err() == nil {
+			last = err
+		}
+		brokers := strings.Join(k.options.Brokers, ",")
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("connecting to Kafka at %s: %w", brokers, ctx.Err())
+		case errors.Is(err, kerr.SaslAuthenticationFailed):
+			return fmt.Errorf("Kafka at %s refuses the login: %w; check user and password", brokers, err)
+		case !transient(err):
+			return fmt.Errorf("Kafka at %s: %w", brokers, err)
+		}
+		if !pause(bounded) {
+			return fmt.Errorf("cannot reach Kafka at %s: %w; check --brokers", brokers, last)
+		}
+	}
+}
+
+// pause waits a moment and reports false when the context ended meanwhile.
+func pause(ctx context.Context) bool {
+	timer := time.NewTimer(retryEvery)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// transient reports whether the cluster may get over the error: a broker is away, or busy with something.
+func transient(err error) bool {
+	if errors.Is(err, kgo.ErrClientClosed) {
+		return false
+	}
+	var answer *kerr.Error
+	return !errors.As(err, &answer) || answer.Retriable
+}
+
+// patient calls do until it succeeds, fails for good, or the context ends.
+func (k *Kafka) patient(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, kgo.ErrClientClosed):
+			return ErrClosed
+		case !transient(err):
+			return err
+		}
+		k.options.Logger.Debug("waiting for Kafka", "err", err)
+		if !pause(ctx) {
+			return fmt.Errorf("waiting for Kafka: %w: %w", ctx.Err(), err)
+		}
+	}
+}
+
+// Ensure creates the topics that do not exist, with the broker's own replication factor. A topic counts as compacted on this bus
+// (see Send and Replay) when its spec says so.
+func (k *Kafka) Ensure(ctx context.Context, topics ...TopicSpec) error {
+	k.mu.Lock()
+	for _, spec := range topics {
+		if spec.Compacted {
+			k.compacted[spec.Name] = struct{}{}
+		}
+	}
+	k.mu.Unlock()
+	for _, spec := range topics {
+		if err := k.ensure(ctx, spec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *Kafka) ensure(ctx context.Context, spec TopicSpec) error {
+	_, err := k.describe(ctx, spec.Name)
+	if !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return explain(err, spec.Name)
+	}
+	settings := map[string]*string{"cleanup.policy": kadm.StringPtr("delete")}
+	if spec.Compacted {
+		settings["cleanup.policy"] = kadm.StringPtr("compact")
+	} else if spec.Retention > 0 {
+		settings["retention.ms"] = kadm.StringPtr(fmt.Sprint(spec.Retention.Milliseconds()))
+	}
+	partitions := max(spec.Partitions, 1)
+	err = k.patient(ctx, func() error {
+		answer, err := k.admin.CreateTopic(ctx, partitions, -1, settings, spec.Name)
+		if errors.Is(err, kerr.TopicAlreadyExists) {
+			return nil
+		}
+		if err != nil && answer.ErrMessage != "" {
+			return fmt.Errorf("%w: %s", err, answer.ErrMessage)
+		}
+		return err
+	})
+	if err != nil {
+		wanted := fmt.Sprintf("partitions=%d", partitions)
+		for _, name := range []string{"cleanup.policy", "retention.ms"} {
+			if value := settings[name]; value != nil {
+				wanted += fmt.Sprintf(" %s=%s", name, *value)
+			}
+		}
+		if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
+			return fmt.Errorf("topic %s does not exist and this login may not create it: create it with %s, or grant CREATE: %w", spec.Name, wanted, err)
+		}
+		return fmt.Errorf("creating topic %s with %s: %w", spec.Name, wanted, err)
+	}
+	_, err = k.existing(ctx, spec.Name)
+	return err
+}
+
+// describe asks for the topic's partitions and leaders.
+func (k *Kafka) describe(ctx context.Context, topic string) (detail kadm.TopicDetail, err error) {
+	err = k.patient(ctx, func() error {
+		meta, err := k.admin.Metadata(ctx, topic)
+		if err != nil {
+			return err
+		}
+		detail = meta.Topics[topic]
+		if errors.Is(detail.Err, kerr.UnknownTopicOrPartition) {
+			return nil // retriable to the protocol, an answer to us
+		}
+		return detail.Err
+	})
+	return detail, cmp.Or(err, detail.Err)
+}
+
+// existing is describe for a topic that should be there: one that was created a moment ago may be unknown for a while.
+func (k *Kafka) existing(ctx context.Context, topic string) (kadm.TopicDetail, error) {
+	bounded, cancel := context.WithTimeout(ctx, topicAppears)
+	defer cancel()
+	for {
+		detail, err := k.describe(ctx, topic)
+		if !errors.Is(err, kerr.UnknownTopicOrPartition) || !pause(bounded) {
+			return detail, explain(err, topic)
+		}
+	}
+}
+
+// explain says what an error about a topic means.
+func explain(err error, topic string) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrClosed):
+		return err
+	case errors.Is(err, kgo.ErrClientClosed):
+		return ErrClosed
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
+		return noTopic(topic)
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return fmt.Errorf("this login has no right to topic %s: grant READ, WRITE and DESCRIBE: %w", topic, err)
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		return fmt.Errorf("%w for topic %s: raise its max.message.bytes to at least 1 MiB: %w", ErrTooLarge, topic, err)
+	default:
+		return fmt.Errorf("topic %s: %w", topic, err)
+	}
+}
+
+// Send appends the records and waits until every in-sync replica has them. When the context ends first, the records may still arrive.
+// On a compacted topic a value above MaxMessage is refused, since compaction would keep the last of its parts only.
+func (k *Kafka) Send(ctx context.Context, records ...Record) error {
+	results := make(chan error, len(records))
+	for i, r := range records {
+		if err := k.produce(ctx, r, results); err != nil {
+			for range i { // nothing is left behind that the caller does not know of
+				_ = await(ctx, results)
+			}
+			return err
+		}
+	}
+	var first error
+	for range records {
+		first = cmp.Or(first, await(ctx, results))
+	}
+	return first
+}
+
+func await(ctx context.Context, results <-chan error) error {
+	select {
+	case err := <-results:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// produce hands one record to the client; its outcome goes to results.
+func (k *Kafka) produce(ctx context.Context, r Record, results chan<- error) error {
+	if len(r.Value) > maxWhole {
+		return fmt.Errorf("%w for topic %s: %d bytes, at most %d travel", ErrTooLarge, r.Topic, len(r.Value), maxWhole)
+	}
+	weight := int64(min(len(r.Key)+len(r.Value)+recordOverhead, inFlightBytes))
+	if err := k.inFlight.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		k.inFlight.Release(weight)
+		return ErrClosed
+	}
+	pieces := []Record{r}
+	if len(r.Value) > k.options.MaxMessage {
+		if _, compacted := k.compacted[r.Topic]; compacted {
+			k.inFlight.Release(weight)
+			return fmt.Errorf("%w for the compacted topic %s: %d bytes, at most %d", ErrTooLarge, r.Topic, len(r.Value), k.options.MaxMessage)
+		}
+		k.messages++
+		pieces = cut(r, k.options.MaxMessage, k.producer, k.messages)
+	}
+	o := &outcome{left: len(pieces), done: func(err error) {
+		k.inFlight.Release(weight)
+		results <- explain(err, r.Topic)
+	}}
+	for _, piece := range pieces {
+		// The client's own limits take the caller's context for that of every record in the batch; Send waits with it instead.
+		k.client.Produce(context.WithoutCancel(ctx), toKafka(piece), func(_ *kgo.Record, err error) { o.add(err) })
+	}
+	return nil
+}
+
+// outcome is the first error of several records, told when all of them are through.
+type outcome struct {
+	mu   sync.Mutex
+	left int
+	err  error
+	done func(error)
+}
+
+func (o *outcome) add(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.err = cmp.Or(o.err, err)
+	if o.left--; o.left == 0 {
+		o.done(o.err)
+	}
+}
+
+// Close ends all readers and the producer. Records that nobody waits for any more may be lost.
+func (k *Kafka) Close() error {
+	k.mu.Lock()
+	k.closed = true
+	readers := make([]*kafkaReader, 0, len(k.readers))
+	for r := range k.readers {
+		readers = append(readers, r)
+	}
+	k.mu.Unlock()
+	for _, r := range readers {
+		_ = r.Close() // never fails
+	}
+	k.client.Close()
+	return nil
+}
+
+func toKafka(r Record) *kgo.Record {
+	out := &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value}
+	if out.Key == nil {
+		out.Key = []byte{} // records without a key stay in order too
+	}
+	for name, value := range r.Headers {
+		out.Headers = append(out.Headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+	}
+	slices.SortFunc(out.Headers, func(a, b kgo.RecordHeader) int { return cmp.Compare(a.Key, b.Key) })
+	return out
+}
+
+func fromKafka(r *kgo.Record) Record {
+	out := Record{Topic: r.Topic, Value: r.Value, Partition: r.Partition, Offset: r.Offset, At: r.Timestamp}
+	if len(r.Key) > 0 {
+		out.Key = r.Key
+	}
+	if len(r.Headers) > 0 {
+		out.Headers = make(map[string]string, len(r.Headers))
+		for _, h := range r.Headers {
+			out.Headers[h.Key] = string(h.Value)
+		}
+	}
+	return out
+}
+
+// kafkaLogger hands the client's log to slog, one level down: what is a warning to the client is no news to the operator.
+type kafkaLogger struct{ logger *slog.Logger }
+
+func (l kafkaLogger) Level() kgo.LogLevel {
+	switch ctx := context.Background(); {
+	case l.logger.Enabled(ctx, slog.LevelDebug):
+		return kgo.LogLevelInfo
+	case l.logger.Enabled(ctx, slog.LevelInfo):
+		return kgo.LogLevelWarn
+	default:
+		return kgo.LogLevelError
+	}
+}
+
+func (l kafkaLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	to := slog.LevelDebug
+	switch level {
+	case kgo.LogLevelError:
+		to = slog.LevelWarn
+	case kgo.LogLevelWarn:
+		to = slog.LevelInfo
+	}
+	l.logger.Log(context.Background(), to, "kafka: "+msg, keyvals...)
+}

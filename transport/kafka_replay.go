@@ -1,0 +1,121 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Replay reads each partition up to the high watermark it had at the beginning. It asks the leaders itself, one step after the other,
+// because only their answers tell the end: the last offsets may be transaction markers, or gone in a compaction, and no record will
+// ever come for them. Of a topic that Ensure was told is compacted only the last record of each key is kept, none where that deletes.
+func (k *Kafka) Replay(ctx context.Context, topic string) ([]Record, error) {
+	starts, ends, err := k.bounds(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	var out []Record
+	for id, end := range ends {
+		records, err := k.replay(ctx, partition{topic, id}, starts[id], end)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, records...)
+	}
+	sortByAge(out)
+	k.mu.Lock()
+	_, compacted := k.compacted[topic]
+	k.mu.Unlock()
+	if compacted {
+		out = lastOfEachKey(out)
+	}
+	return out, nil
+}
+
+func (k *Kafka) replay(ctx context.Context, at partition, offset, end int64) ([]Record, error) {
+	var (
+		out   []Record
+		parts assembler
+	)
+	for offset < end {
+		var (
+			records []*kgo.Record
+			next    int64
+		)
+		err := k.patient(ctx, func() (err error) {
+			records, next, err = k.fetchAt(ctx, at, offset)
+			return err
+		})
+		if errors.Is(err, kerr.OffsetOutOfRange) { // retention was faster: go on with the oldest that is left
+			starts, _, err := k.bounds(ctx, at.topic)
+			if err != nil {
+				return nil, err
+			}
+			offset = max(starts[at.id], offset+1)
+			continue
+		}
+		if err != nil {
+			return nil, explain(err, at.topic)
+		}
+		for _, raw := range records {
+			if raw.Offset >= end {
+				return out, nil
+			}
+			if whole, ok := parts.add(fromKafka(raw)); ok {
+				out = append(out, whole)
+			}
+		}
+		if next <= offset { // the leader has nothing from here to its end
+			return out, nil
+		}
+		offset = next
+	}
+	return out, nil
+}
+
+// fetchAt asks the partition's leader for what it holds from the offset on, and returns the offset to go on with: the same one when it
+// holds nothing.
+func (k *Kafka) fetchAt(ctx context.Context, at partition, offset int64) ([]*kgo.Record, int64, error) {
+	detail, err := k.describe(ctx, at.topic)
+	if err != nil {
+		return nil, 0, err
+	}
+	p := detail.Partitions[at.id]
+	if p.Err != nil {
+		return nil, 0, p.Err
+	}
+	if p.Leader < 0 {
+		return nil, 0, kerr.LeaderNotAvailable
+	}
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxBytes = math.MaxInt32
+	req.MinBytes = 0
+	ask := kmsg.NewFetchRequestTopic()
+	ask.Topic, ask.TopicID = at.topic, detail.ID
+	part := kmsg.NewFetchRequestTopicPartition()
+	part.Partition, part.FetchOffset, part.PartitionMaxBytes, part.CurrentLeaderEpoch = at.id, offset, 8<<20, -1
+	ask.Partitions = append(ask.Partitions, part)
+	req.Topics = append(req.Topics, ask)
+	raw, err := k.client.Broker(int(p.Leader)).RetriableRequest(ctx, req)
+	if err != nil {
+		return nil, 0, err
+	}
+	answer := raw.(*kmsg.FetchResponse)
+	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
+		return nil, 0, err
+	}
+	for i := range answer.Topics {
+		for j := range answer.Topics[i].Partitions {
+			held, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+				Offset: offset, Topic: at.topic, Partition: at.id,
+			}, &answer.Topics[i].Partitions[j], kgo.DefaultDecompressor(), nil)
+			return held.Records, next, held.Err
+		}
+	}
+	return nil, 0, fmt.Errorf("partition %d of topic %s is missing in its leader's answer", at.id, at.topic)
+}
