@@ -1,0 +1,138 @@
+-- What a replica keeps about its own verification, beside the rows it is about. Everything here is safe to read by hand.
+CREATE SCHEMA IF NOT EXISTS trickle;
+
+-- Every correction, written in the transaction that made it.
+CREATE TABLE IF NOT EXISTS trickle.corrections (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    pipeline   text NOT NULL,
+    table_name text NOT NULL,                 -- as the source calls it
+    key        jsonb NOT NULL,                -- {"id": 42}
+    kind       text NOT NULL CHECK (kind IN ('missing', 'mismatched', 'extra')),
+    before     jsonb,                         -- NULL: there was no row
+    after      jsonb,                         -- NULL: there is no row now
+    trace_id   text,
+    resync_id  text,
+    closed_at  timestamptz,                   -- NULL: written, not yet confirmed
+    outcome    text CHECK (outcome IN ('confirmed', 'superseded')),
+    undone_at  timestamptz,
+    key_text   text[] NOT NULL,               -- the key as it travels
+    version    bigint NOT NULL                -- xmin of the row that was written
+);
+CREATE INDEX IF NOT EXISTS corrections_open ON trickle.corrections (at) WHERE closed_at IS NULL;
+CREATE INDEX IF NOT EXISTS corrections_at ON trickle.corrections (pipeline, at);
+
+-- One row a pipeline: the source it is pinned to, the gate as last seen, the brake.
+CREATE TABLE IF NOT EXISTS trickle.pipelines (
+    pipeline         text PRIMARY KEY,
+    source           text,
+    source_read_at   timestamptz,             -- the newest message's read time, the source's clock
+    gate_open        boolean NOT NULL DEFAULT false,
+    gate_reason      text NOT NULL DEFAULT 'no message from the publisher yet',
+    gate_lag         interval,
+    gate_at          timestamptz,
+    window_length    interval NOT NULL DEFAULT '10 minutes',
+    brake_reason     text,                    -- NULL: the brake is off
+    brake_at         timestamptz,
+    brake_released_at timestamptz NOT NULL DEFAULT '-infinity',
+    refused          bigint NOT NULL DEFAULT 0, -- unreadable or forged messages
+    refused_reason   text
+);
+
+CREATE TABLE IF NOT EXISTS trickle.tables (
+    pipeline        text NOT NULL,
+    table_name      text NOT NULL,
+    replica_name    text NOT NULL,
+    digest          text NOT NULL DEFAULT 'record',
+    paused          text NOT NULL DEFAULT '', -- why nothing is done about this table; empty: nothing stops it
+    cycle           bigint NOT NULL DEFAULT 0,
+    ranges          bigint NOT NULL DEFAULT 0, -- how many ranges the publisher cuts it into
+    rows_verified   bigint NOT NULL DEFAULT 0,
+    ranges_verified bigint NOT NULL DEFAULT 0,
+    resolved        bigint NOT NULL DEFAULT 0,
+    failed          bigint NOT NULL DEFAULT 0,
+    last_failure    text,
+    PRIMARY KEY (pipeline, table_name)
+);
+
+-- When each range was last verified: the coverage, and what the window's ratio is taken of.
+CREATE TABLE IF NOT EXISTS trickle.ranges (
+    pipeline    text NOT NULL,
+    table_name  text NOT NULL,
+    range_id    bigint NOT NULL,
+    lo          text[],
+    hi          text[],
+    cycle       bigint NOT NULL,
+    rows        bigint NOT NULL,
+    equal       boolean NOT NULL,
+    verified_at timestamptz NOT NULL,
+    PRIMARY KEY (pipeline, table_name, range_id)
+);
+
+-- Keys that differed when last looked at, with that sighting. "due" doubles as a lease: whoever takes a suspect pushes it.
+CREATE TABLE IF NOT EXISTS trickle.suspects (
+    pipeline        text NOT NULL,
+    table_name      text NOT NULL,
+    key             text[] NOT NULL,
+    range_id        bigint NOT NULL,
+    lo              text[],
+    hi              text[],
+    resync_id       text,
+    first_seen      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    due             timestamptz NOT NULL,
+    attempts        integer NOT NULL DEFAULT 0,
+    through         timestamptz,
+    replica_present boolean NOT NULL,
+    replica_version bigint NOT NULL,
+    replica_digest  bigint NOT NULL,
+    source_present  boolean NOT NULL,
+    source_version  bigint NOT NULL,
+    source_digest   bigint NOT NULL,
+    source_read_at  timestamptz,
+    PRIMARY KEY (pipeline, table_name, key)
+);
+CREATE INDEX IF NOT EXISTS suspects_due ON trickle.suspects (pipeline, due);
+
+-- Proven discrepancies: the sliding window. One row a key, so that two detectors, or a message seen twice, count once.
+CREATE TABLE IF NOT EXISTS trickle.discrepancies (
+    pipeline   text NOT NULL,
+    table_name text NOT NULL,
+    key        text[] NOT NULL,
+    kind       text NOT NULL,
+    range_id   bigint NOT NULL,
+    lo         text[],
+    hi         text[],
+    at         timestamptz NOT NULL,
+    PRIMARY KEY (pipeline, table_name, key)
+);
+CREATE INDEX IF NOT EXISTS discrepancies_at ON trickle.discrepancies (pipeline, at);
+
+CREATE TABLE IF NOT EXISTS trickle.resyncs (
+    id           text PRIMARY KEY,
+    pipeline     text NOT NULL,
+    scope        text NOT NULL CHECK (scope IN ('partial', 'full')),
+    table_name   text NOT NULL,
+    lo           text[],
+    hi           text[],
+    state        text NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed')),
+    reason       text NOT NULL,
+    requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    approved_at  timestamptz,
+    started_at   timestamptz,
+    ended_at     timestamptz,
+    planned      boolean NOT NULL DEFAULT false,
+    rows         bigint NOT NULL DEFAULT 0,   -- rows looked at
+    corrected    bigint NOT NULL DEFAULT 0,
+    failure      text
+);
+
+-- A resync's own cursor: its ranges and which of them are done. "leased_until" keeps two instances off one range.
+CREATE TABLE IF NOT EXISTS trickle.resync_ranges (
+    resync_id    text NOT NULL REFERENCES trickle.resyncs ON DELETE CASCADE,
+    n            integer NOT NULL,
+    lo           text[],
+    hi           text[],
+    done         boolean NOT NULL DEFAULT false,
+    leased_until timestamptz NOT NULL DEFAULT '-infinity',
+    PRIMARY KEY (resync_id, n)
+);

@@ -1,0 +1,122 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/message"
+)
+
+// Verified is a range that was compared.
+type Verified struct {
+	Table   string
+	Range   message.Range
+	RangeID uint64
+	Cycle   uint64
+	Ranges  uint64 // how many the table has
+	Rows    uint64
+	Digest  digest.Kind
+	Equal   bool
+}
+
+// Record notes a compared range together with the suspects it gave, in one transaction: once it returns, the message is dealt with.
+func (l *Ledger) Record(ctx context.Context, v Verified, suspects []drift.Suspect, due time.Duration) error {
+	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `WITH seen AS (
+				INSERT INTO trickle.ranges (pipeline, table_name, range_id, lo, hi, cycle, rows, equal, verified_at)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp())
+				ON CONFLICT (pipeline, table_name, range_id) DO UPDATE SET lo = excluded.lo, hi = excluded.hi, cycle = excluded.cycle,
+					rows = excluded.rows, equal = excluded.equal, verified_at = excluded.verified_at)
+			UPDATE trickle.tables SET cycle = greatest(cycle, $6), ranges = $9, digest = $10, rows_verified = rows_verified + $7,
+				ranges_verified = ranges_verified + 1, paused = '' WHERE pipeline = $1 AND table_name = $2`,
+			l.pipeline, v.Table, int64(v.RangeID), array(v.Range.Lo), array(v.Range.Hi), int64(v.Cycle), int64(v.Rows), v.Equal, int64(v.Ranges), v.Digest.String())
+		if err != nil {
+			return err
+		}
+		// Ranges that were split or merged away are not verified again and would count as coverage for ever.
+		if _, err := tx.Exec(ctx, `DELETE FROM trickle.ranges WHERE pipeline = $1 AND table_name = $2 AND cycle + 1 < $3`,
+			l.pipeline, v.Table, int64(v.Cycle)); err != nil {
+			return err
+		}
+		return l.suspect(ctx, tx, v.Table, suspects, due)
+	})
+	if err != nil {
+		return fmt.Errorf("recording range %s of %s: %w", v.Range, v.Table, err)
+	}
+	return nil
+}
+
+// Discrepancy is a proven difference.
+type Discrepancy struct {
+	Key     message.Key
+	Kind    drift.Kind
+	Range   message.Range
+	RangeID uint64
+}
+
+// Count puts proven discrepancies into the window, each key once.
+func (l *Ledger) Count(ctx context.Context, table string, found []Discrepancy) error {
+	var b pgx.Batch
+	for _, d := range found {
+		b.Queue(`INSERT INTO trickle.discrepancies (pipeline, table_name, key, kind, range_id, lo, hi, at) VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())
+			ON CONFLICT (pipeline, table_name, key) DO UPDATE SET kind = excluded.kind, range_id = excluded.range_id, lo = excluded.lo, hi = excluded.hi, at = excluded.at`,
+			l.pipeline, table, array(d.Key), string(d.Kind), int64(d.RangeID), array(d.Range.Lo), array(d.Range.Hi))
+	}
+	if err := l.pool.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("counting discrepancies of %s: %w", table, err)
+	}
+	return nil
+}
+
+// Tally is a table's sliding window.
+type Tally struct {
+	Discrepancies int
+	Rows          int // verified within the window
+	// Worst is the neighbourhood (a range and the ranges that touch it) with the most discrepancies.
+	Worst      message.Range
+	WorstCount int
+}
+
+// Tally counts what the window holds for a table.
+func (l *Ledger) Tally(ctx context.Context, table string, window time.Duration) (Tally, error) {
+	var t Tally
+	err := l.pool.QueryRow(ctx, `SELECT
+			(SELECT count(*) FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval),
+			(SELECT coalesce(sum(rows), 0) FROM trickle.ranges WHERE pipeline = $1 AND table_name = $2 AND verified_at > clock_timestamp() - $3::interval)`,
+		l.pipeline, table, window).Scan(&t.Discrepancies, &t.Rows)
+	if err != nil {
+		return Tally{}, fmt.Errorf("counting the window of %s: %w", table, err)
+	}
+	rows, err := l.pool.Query(ctx, `WITH found AS (
+			SELECT lo, hi, count(*) AS n FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval GROUP BY lo, hi)
+		SELECT CASE WHEN b.hi IS NULL THEN f.lo ELSE b.lo END, CASE WHEN a.lo IS NULL THEN f.hi ELSE a.hi END,
+			f.n + coalesce(b.n, 0) + coalesce(a.n, 0)
+		FROM found f LEFT JOIN found b ON b.hi = f.lo LEFT JOIN found a ON a.lo = f.hi
+		ORDER BY 3 DESC LIMIT 1`, l.pipeline, table, window)
+	if err != nil {
+		return Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
+	}
+	var lo, hi []string
+	_, err = pgx.ForEachRow(rows, []any{&lo, &hi, &t.WorstCount}, func() error {
+		t.Worst = message.Range{Lo: lo, Hi: hi}
+		return nil
+	})
+	if err != nil {
+		return Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
+	}
+	return t, nil
+}
+
+// Forget drops what no window looks at any more.
+func (l *Ledger) Forget(ctx context.Context, window time.Duration) error {
+	_, err := l.pool.Exec(ctx, `DELETE FROM trickle.discrepancies WHERE pipeline = $1 AND at < clock_timestamp() - $2::interval`, l.pipeline, 2*window)
+	if err != nil {
+		return fmt.Errorf("forgetting old discrepancies: %w", err)
+	}
+	return nil
+}
