@@ -80,6 +80,7 @@ type Tally struct {
 	// Worst is the neighbourhood (a range and the ranges that touch it) with the most discrepancies.
 	Worst      message.Range
 	WorstCount int
+	WorstRows  int
 }
 
 // Tally counts what the window holds for a table.
@@ -95,14 +96,16 @@ func (l *Ledger) Tally(ctx context.Context, table string, window time.Duration) 
 	rows, err := l.pool.Query(ctx, `WITH found AS (
 			SELECT lo, hi, count(*) AS n FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval GROUP BY lo, hi)
 		SELECT CASE WHEN b.hi IS NULL THEN f.lo ELSE b.lo END, CASE WHEN a.lo IS NULL THEN f.hi ELSE a.hi END,
-			f.n + coalesce(b.n, 0) + coalesce(a.n, 0)
+			f.n + coalesce(b.n, 0) + coalesce(a.n, 0),
+			(SELECT coalesce(sum(r.rows), 0) FROM trickle.ranges r WHERE r.pipeline = $1 AND r.table_name = $2 AND r.verified_at > clock_timestamp() - $3::interval
+				AND ((r.lo, r.hi) IS NOT DISTINCT FROM (f.lo, f.hi) OR r.hi = f.lo OR r.lo = f.hi))
 		FROM found f LEFT JOIN found b ON b.hi = f.lo LEFT JOIN found a ON a.lo = f.hi
 		ORDER BY 3 DESC LIMIT 1`, l.pipeline, table, window)
 	if err != nil {
 		return Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
 	}
 	var lo, hi []string
-	_, err = pgx.ForEachRow(rows, []any{&lo, &hi, &t.WorstCount}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&lo, &hi, &t.WorstCount, &t.WorstRows}, func() error {
 		t.Worst = message.Range{Lo: lo, Hi: hi}
 		return nil
 	})

@@ -1,0 +1,179 @@
+package detector
+
+import (
+	"context"
+	"time"
+
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/message/tricklepb"
+)
+
+// pageRows bounds how many rows of a range are listed at a time.
+const pageRows = 20_000
+
+// compare checks a range and records what it found.
+func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope, print *tricklepb.Thumbprint) error {
+	rng := message.RangeOf(print.GetRange())
+	leftOut := message.KeysOf(print.GetLeftOut())
+	rules := d.rules()
+	v := ledger.Verified{
+		Table: t.Name, Range: rng, RangeID: print.GetRangeId(), Cycle: print.GetCycle(), Ranges: print.GetRanges(), Rows: print.GetRows(), Digest: t.Kind,
+	}
+	own, err := d.Replica.Thumbprint(ctx, t.Name, rng, leftOut, digest.Kind(print.GetDigest()))
+	if err != nil {
+		return err
+	}
+	if own == (digest.Thumbprint{Rows: print.GetRows(), Sum: print.GetSum()}) {
+		v.Equal = true
+		return d.Ledger.Record(ctx, v, nil, 0)
+	}
+	// A resync that walks the whole table finds the keys by itself.
+	covered, err := d.Ledger.Covers(ctx, t.Name)
+	if err != nil {
+		return err
+	}
+	if covered {
+		return d.Ledger.Record(ctx, v, nil, 0)
+	}
+	var suspects []drift.Suspect
+	if rows := env.GetRows(); rows != nil {
+		suspects, err = d.narrowByRows(ctx, t, env, rows)
+	} else {
+		suspects, err = d.narrow(ctx, t, rng, leftOut)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range suspects {
+		suspects[i].RangeID, suspects[i].Range = v.RangeID, rng
+	}
+	d.Log.Debug("range differs", "table", t.Name, "range", rng.String(), "suspects", len(suspects))
+	return d.Ledger.Record(ctx, v, suspects, time.Duration(rules.Detect.Confirm.Delay))
+}
+
+// narrow asks for a range's keys and digests and returns those that differ from the replica's.
+func (d *Detector) narrow(ctx context.Context, t Table, rng message.Range, leftOut []message.Key) ([]drift.Suspect, error) {
+	skip := make(map[string]bool, len(leftOut))
+	for _, k := range leftOut {
+		skip[k.ID()] = true
+	}
+	var suspects []drift.Suspect
+	for {
+		page, err := d.source.Look(ctx, t, rng)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range page.Sightings {
+			// A row that was left out as not quiet and still is in flight will be looked at once it is quiet.
+			if skip[s.Replica.Key.ID()] && drift.Judge(nil, s) == drift.InFlight {
+				continue
+			}
+			suspects = append(suspects, drift.Suspect{Key: s.Replica.Key, Last: &s})
+		}
+		if !page.More {
+			return suspects, nil
+		}
+		rng.Lo = page.Covered.Hi
+	}
+}
+
+// Page is a first look at a range, or at the beginning of it.
+type Page struct {
+	Sightings []drift.Sighting // of the keys that differ, without values
+	Rows      int              // looked at, on the side that has more
+	Covered   message.Range
+	More      bool // Covered is only the beginning of the range
+}
+
+// Look observes a range of the replica, then lists the source's, and returns the keys that differ. The order matters: see package drift.
+func (s *Source) Look(ctx context.Context, t Table, rng message.Range) (Page, error) {
+	through := s.parts.Gate.Check(ctx).Through
+	own, covered, err := s.parts.Replica.Range(ctx, t.Name, rng, pageRows, t.Kind)
+	if err != nil {
+		return Page{}, err
+	}
+	var print digest.Thumbprint
+	for _, o := range own {
+		print = print.Row(o.Digest)
+	}
+	list, err := s.KeyDigests(ctx, t, Question{Range: covered, Limit: pageRows, Through: through, Expected: &print})
+	if err != nil {
+		return Page{}, err
+	}
+	p := Page{Rows: max(len(own), len(list.Keys)), Covered: covered, More: !covered.Hi.Equal(rng.Hi)}
+	if list.Equal {
+		return p, nil
+	}
+	if list.More {
+		// The source has more rows there than fit: what the replica has beyond them is looked at with the next page.
+		p.Covered, p.More = list.Covered, true
+		if own, _, err = s.parts.Replica.Range(ctx, t.Name, list.Covered, 0, t.Kind); err != nil {
+			return Page{}, err
+		}
+		// These rows are observed after the source was read, which proves nothing: the sightings only name suspects.
+		through, list.readAt = time.Time{}, distantFuture
+		for id, f := range list.Rows {
+			f.ReadAt = distantFuture
+			list.Rows[id] = f
+		}
+	}
+	seen := make(map[string]bool, len(own))
+	for _, o := range own {
+		id := o.Key.ID()
+		seen[id] = true
+		look := drift.Sighting{Through: through, Replica: o, Source: list.Rows[id]}
+		if !look.Source.Present {
+			look.Source.ReadAt = list.readAt
+		}
+		if !look.Equal() {
+			p.Sightings = append(p.Sightings, look)
+		}
+	}
+	for _, k := range list.Keys {
+		if !seen[k.ID()] {
+			p.Sightings = append(p.Sightings, drift.Sighting{Through: through, Replica: drift.Observed{Key: k}, Source: list.Rows[k.ID()]})
+		}
+	}
+	return p, nil
+}
+
+// narrowByRows finds the suspects of a range whose rows came with the message. The rows were read before the replica's are observed, so they prove
+// nothing: they only name suspects, which are then refetched.
+func (d *Detector) narrowByRows(ctx context.Context, t Table, env *tricklepb.Envelope, rows *tricklepb.Rows) ([]drift.Suspect, error) {
+	rng := message.RangeOf(rows.GetThumbprint().GetRange())
+	own, _, err := d.Replica.Range(ctx, t.Name, rng, 0, digest.Kind(rows.GetThumbprint().GetDigest()))
+	if err != nil {
+		return nil, err
+	}
+	list := listing(env, rows.GetRows())
+	left := make(map[string]bool)
+	for _, k := range message.KeysOf(rows.GetThumbprint().GetLeftOut()) {
+		left[k.ID()] = true
+	}
+	var suspects []drift.Suspect
+	add := func(s drift.Sighting) {
+		// The row was read before the replica was: with this read time no later look takes the pair for a proof.
+		s.Source.ReadAt, s.Source.Settled = distantFuture, false
+		suspects = append(suspects, drift.Suspect{Key: s.Replica.Key, Last: &s})
+	}
+	seen := make(map[string]bool, len(own))
+	for _, o := range own {
+		id := o.Key.ID()
+		seen[id] = true
+		if s := (drift.Sighting{Replica: o, Source: list.Rows[id]}); !left[id] && !s.Equal() {
+			add(s)
+		}
+	}
+	for _, k := range list.Keys {
+		if !seen[k.ID()] {
+			add(drift.Sighting{Replica: drift.Observed{Key: k}, Source: list.Rows[k.ID()]})
+		}
+	}
+	return suspects, nil
+}
+
+// distantFuture is a read time that no heartbeat passes.
+var distantFuture = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) //nolint:gochecknoglobals // a constant that Go has no syntax for

@@ -1,0 +1,166 @@
+package detector
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/message"
+)
+
+// Corrector writes proven drift away: compare-and-set, then confirm until a source read that began after the write agrees. It is safe for
+// concurrent use.
+type Corrector struct {
+	Replica Replica
+	Ledger  Ledger
+	Source  *Source
+	Log     *slog.Logger
+}
+
+// written is a correction that waits for its confirmation.
+type written struct {
+	entry    int64
+	kind     drift.Kind
+	resyncID string
+	now      drift.Observed // what the replica held after the write
+	digest   uint64         // of the source's row that was written; with present false: none
+	present  bool
+}
+
+// Correct writes the changes and confirms them. The outcomes are those of the first writes, one for each change. An error after them means that
+// some corrections are not confirmed yet; they are open in the journal, and Resume goes on with them.
+func (c *Corrector) Correct(ctx context.Context, t Table, changes []drift.Change) ([]drift.Outcome, error) {
+	outcomes, err := c.Replica.Write(ctx, t.Name, changes, t.Kind)
+	if err != nil {
+		return nil, err
+	}
+	return outcomes, c.confirm(ctx, t, c.pending(changes, outcomes))
+}
+
+func (c *Corrector) pending(changes []drift.Change, outcomes []drift.Outcome) []written {
+	var out []written
+	for i, o := range outcomes {
+		if o.Result != drift.Written {
+			continue
+		}
+		ch := changes[i]
+		out = append(out, written{entry: o.Entry, kind: ch.Kind(), resyncID: ch.ResyncID, now: o.Replica, digest: ch.Source.Digest, present: ch.Source.Present})
+	}
+	if len(out) > 0 {
+		c.Log.Info("corrected", "rows", len(out), "first_correction", out[0].entry, "resync", out[0].resyncID)
+	}
+	return out
+}
+
+// confirmRounds bounds how often one call goes round; what is still open then is resumed later.
+const confirmRounds = 10
+
+// confirm closes corrections that the source agrees with, and rewrites those that it does not while the replica still holds them.
+func (c *Corrector) confirm(ctx context.Context, t Table, open []written) error {
+	for range confirmRounds {
+		if len(open) == 0 {
+			return nil
+		}
+		var err error
+		if open, err = c.confirmOnce(ctx, t, open); err != nil {
+			return fmt.Errorf("confirming %d corrections of %s: %w", len(open), t.Name, err)
+		}
+	}
+	return nil
+}
+
+// confirmOnce returns what is to be confirmed in the next round: the rewrites of this one.
+func (c *Corrector) confirmOnce(ctx context.Context, t Table, open []written) ([]written, error) {
+	keys := make([]message.Key, len(open))
+	for i, w := range open {
+		keys[i] = w.now.Key
+	}
+	sources, err := c.Source.Refetch(ctx, t, keys, Refetching{DigestsOnly: true})
+	if err != nil {
+		return open, err
+	}
+	var agreed []int64
+	var disagree []written
+	for i, w := range open {
+		if sources[i].Present == w.present && (!w.present || sources[i].Digest == w.digest) {
+			agreed = append(agreed, w.entry)
+		} else {
+			disagree = append(disagree, w)
+		}
+	}
+	if err := c.Ledger.Close(ctx, ledger.Confirmed, agreed); err != nil || len(disagree) == 0 {
+		return disagree, err
+	}
+	return c.again(ctx, t, disagree)
+}
+
+// again goes round for corrections that the source disagrees with: unless CDC has moved the row on, it is written once more under the same guard.
+func (c *Corrector) again(ctx context.Context, t Table, open []written) ([]written, error) {
+	keys := make([]message.Key, len(open))
+	for i, w := range open {
+		keys[i] = w.now.Key
+	}
+	observed, err := c.Replica.Observe(ctx, t.Name, keys, t.Kind)
+	if err != nil {
+		return open, err
+	}
+	sources, err := c.Source.Refetch(ctx, t, keys, Refetching{})
+	if err != nil {
+		return open, err
+	}
+	var agreed, moved []int64
+	var changes []drift.Change
+	for i, w := range open {
+		switch {
+		case sources[i].Present == w.present && (!w.present || sources[i].Digest == w.digest):
+			agreed = append(agreed, w.entry)
+		case observed[i].Present != w.now.Present || observed[i].Version != w.now.Version:
+			moved = append(moved, w.entry)
+		default:
+			changes = append(changes, drift.Change{Replica: observed[i], Source: sources[i], Rewrites: w.entry, ResyncID: w.resyncID})
+		}
+	}
+	if err := c.Ledger.Close(ctx, ledger.Confirmed, agreed); err != nil {
+		return open, err
+	}
+	if err := c.Ledger.Close(ctx, ledger.Superseded, moved); err != nil {
+		return open, err
+	}
+	if len(changes) == 0 {
+		return nil, nil
+	}
+	outcomes, err := c.Replica.Write(ctx, t.Name, changes, t.Kind)
+	if err != nil {
+		return open, err
+	}
+	// What moved in the very last moment is looked at again with the next round of Resume: its entry is still open.
+	return c.pending(changes, outcomes), nil
+}
+
+// Resume confirms corrections that were written and never closed, because whoever wrote them died or lost the publisher.
+func (c *Corrector) Resume(ctx context.Context, t Table, open []ledger.OpenCorrection) error {
+	keys := make([]message.Key, len(open))
+	for i, o := range open {
+		keys[i] = o.Key
+	}
+	observed, err := c.Replica.Observe(ctx, t.Name, keys, t.Kind)
+	if err != nil {
+		return err
+	}
+	var moved []int64
+	var still []written
+	for i, o := range open {
+		present := o.Kind != drift.Extra
+		if observed[i].Present != present || present && observed[i].Version != o.Version {
+			moved = append(moved, o.Entry)
+			continue
+		}
+		still = append(still, written{entry: o.Entry, kind: o.Kind, resyncID: o.ResyncID, now: observed[i], digest: observed[i].Digest, present: present})
+	}
+	if err := c.Ledger.Close(ctx, ledger.Superseded, moved); err != nil {
+		return err
+	}
+	return c.confirm(ctx, t, still)
+}

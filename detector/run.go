@@ -1,0 +1,150 @@
+package detector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+// Reader gives verification messages; see package transport.
+type Reader interface {
+	Fetch(ctx context.Context) ([]transport.Record, error)
+	Commit(ctx context.Context) error
+}
+
+// Decoder turns a record into an envelope; see message.Codec.
+type Decoder interface {
+	Decode(topic string, b []byte) (*tricklepb.Envelope, error)
+}
+
+const (
+	retryFirst = 200 * time.Millisecond
+	retryMost  = 10 * time.Second
+	idle       = 250 * time.Millisecond
+)
+
+// Run verifies until the context ends: one loop over messages, one over suspects, one that keeps the gate's verdict where status
+// finds it. All have returned when Run does.
+func (d *Detector) Run(ctx context.Context, reader Reader, codec Decoder) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.receive(ctx, reader, codec) })
+	g.Go(func() error { return d.loop(ctx, "settling suspects", d.Settle) })
+	g.Go(func() error { return d.loop(ctx, "confirming abandoned corrections", d.Resume) })
+	g.Go(func() error { return d.loop(ctx, "keeping the ledger", d.keep) })
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// loop calls once until the context ends: at once again while there is work, after a pause when there is none or it fails.
+func (d *Detector) loop(ctx context.Context, what string, once func(context.Context) (int, error)) error {
+	wait := retryFirst
+	for {
+		n, err := once(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			d.Log.Warn(what+" failed; trying again", "err", err, "in", wait.String())
+		case n > 0:
+			wait = retryFirst
+			continue
+		default:
+			wait = retryFirst
+		}
+		pause := idle
+		if err != nil {
+			pause, wait = wait, min(2*wait, retryMost)
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// receive handles messages in order and commits their offsets after the work.
+func (d *Detector) receive(ctx context.Context, reader Reader, codec Decoder) error {
+	for {
+		if err := d.hold(ctx); err != nil {
+			return err
+		}
+		records, err := reader.Fetch(ctx)
+		if err != nil {
+			return fmt.Errorf("reading verification messages: %w", err)
+		}
+		for _, rec := range records {
+			if err := d.handleUntilDone(ctx, rec, codec); err != nil {
+				return err
+			}
+		}
+		if err := reader.Commit(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			d.Log.Warn("committing offsets failed; the messages will be seen again", "err", err)
+		}
+	}
+}
+
+// hold waits while the replica is known to be too far behind, or too many suspects wait: the messages stay in the topic.
+func (d *Detector) hold(ctx context.Context) error {
+	for {
+		pending, err := d.Ledger.Suspects(ctx, "")
+		if err == nil && pending < d.Pending && !d.Gate.Check(ctx).Behind() {
+			return nil
+		}
+		if err := sleep(ctx, 2*idle); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Detector) handleUntilDone(ctx context.Context, rec transport.Record, codec Decoder) error {
+	where := fmt.Sprintf("%s/%d@%d", rec.Topic, rec.Partition, rec.Offset)
+	env, unreadable := codec.Decode(rec.Topic, rec.Value)
+	wait := retryFirst
+	for {
+		var err error
+		if unreadable != nil {
+			err = d.Refuse(ctx, where, unreadable)
+		} else {
+			err = d.Handle(ctx, where, env)
+		}
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		d.Log.Warn("a verification message can't be dealt with yet; trying again", "err", err, "at", where, "table", env.GetTable(), "in", wait.String())
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+		wait = min(2*wait, retryMost)
+	}
+}
+
+// keep writes the gate's verdict to the ledger and forgets what no window needs.
+func (d *Detector) keep(ctx context.Context) (int, error) {
+	s := d.Gate.Check(ctx)
+	window := time.Duration(d.rules().Detect.Window)
+	err := d.Ledger.SaveGate(ctx, ledger.Gate{Open: s.Open, Lag: s.Lag, Reason: s.Reason}, window, s.Source)
+	return 0, errors.Join(err, d.Ledger.Forget(ctx, window))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

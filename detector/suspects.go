@@ -1,0 +1,183 @@
+package detector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
+)
+
+const (
+	suspectBatch = 500
+	// suspectLease is how long an instance has a batch to itself; whoever dies with one delays it by this.
+	suspectLease = 30 * time.Second
+	// openAge is how long a correction may be unconfirmed before it counts as abandoned.
+	openAge = 20 * time.Second
+	// unproven is how often suspects are looked at when nothing can be proven about them.
+	unproven = time.Minute
+)
+
+// Settle takes one batch of suspects that are due, looks at them again and corrects what is proven. It reports how many it looked at; 0 means that
+// there is nothing to do now.
+func (d *Detector) Settle(ctx context.Context) (int, error) {
+	state := d.Gate.Check(ctx)
+	if state.Configured && !state.Open {
+		return 0, nil
+	}
+	name, suspects, err := d.Ledger.Due(ctx, suspectBatch, suspectLease)
+	if err != nil || len(suspects) == 0 {
+		return 0, err
+	}
+	t, err := d.source.Table(ctx, name, 0)
+	if err != nil {
+		return 0, d.pauseOrRetry(ctx, name, err)
+	}
+	settled, err := d.settle(ctx, t, state, suspects)
+	if d.Replica.Stale(err) {
+		d.source.Forget(name)
+	}
+	return len(suspects), errors.Join(err, d.Ledger.Settle(ctx, name, settled), d.escalate(ctx, name))
+}
+
+// settle returns how the suspects came out, also of those before an error.
+func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspects []drift.Suspect) (ledger.Settled, error) {
+	rules := d.rules()
+	out := ledger.Settled{Due: time.Duration(rules.Detect.Confirm.Delay)}
+	if !state.Configured {
+		out.Due = max(out.Due, unproven)
+	}
+	keys := make([]message.Key, len(suspects))
+	for i, s := range suspects {
+		keys[i] = s.Key
+	}
+	observed, err := d.Replica.Observe(ctx, t.Name, keys, t.Kind)
+	if err != nil {
+		return out, err
+	}
+	fetched, err := d.source.Refetch(ctx, t, keys, Refetching{Through: state.Through})
+	if err != nil {
+		return out, err
+	}
+	var found []ledger.Discrepancy
+	var changes []drift.Change
+	var proven []drift.Suspect
+	for i, s := range suspects {
+		now := drift.Sighting{Through: state.Through, Replica: observed[i], Source: fetched[i]}
+		switch drift.Judge(s.Last, now) {
+		case drift.Equal:
+			out.Done = append(out.Done, s.Key)
+			out.Resolved++
+		case drift.InFlight:
+			s.Last = &now
+			out.Again = append(out.Again, s)
+		case drift.Proven:
+			s.Last = &now
+			if s.ResyncID == "" {
+				found = append(found, ledger.Discrepancy{Key: s.Key, Kind: now.Kind(), Range: s.Range, RangeID: s.RangeID})
+			}
+			changes = append(changes, drift.Change{Replica: observed[i], Source: fetched[i], ResyncID: s.ResyncID})
+			proven = append(proven, s)
+		}
+	}
+	if len(found) > 0 {
+		if err := d.Ledger.Count(ctx, t.Name, found); err != nil {
+			return out, err
+		}
+	}
+	if len(changes) == 0 {
+		return out, nil
+	}
+	if rules.Detect.Action == policy.ActionReport {
+		for _, s := range proven {
+			out.Done = append(out.Done, s.Key)
+		}
+		d.Log.Warn("drift found; detect.action is report, so nothing is corrected", "table", t.Name, "rows", len(proven))
+		return out, nil
+	}
+	outcomes, err := d.corrector.Correct(ctx, t, changes)
+	if outcomes == nil {
+		return out, err
+	}
+	d.sort(&out, proven, outcomes, rules.Detect.Confirm.Attempts)
+	return out, err
+}
+
+// sort puts proven suspects where the outcome of their correction wants them.
+func (d *Detector) sort(out *ledger.Settled, proven []drift.Suspect, outcomes []drift.Outcome, attempts int) {
+	for i, o := range outcomes {
+		s := proven[i]
+		switch o.Result {
+		case drift.Written:
+			out.Done = append(out.Done, s.Key)
+		case drift.Moved, drift.Held:
+			out.Again = append(out.Again, s)
+		case drift.Failed:
+			s.Attempts++
+			out.Failure = fmt.Sprintf("key %s: %v", s.Key, o.Err)
+			if s.Attempts < attempts {
+				out.Again = append(out.Again, s)
+				continue
+			}
+			// Given up until the next cycle finds it again.
+			out.Done = append(out.Done, s.Key)
+			out.Failed++
+		}
+	}
+	if out.Failure != "" {
+		d.logOnce("the replica refuses a correction", "replica", errors.New(out.Failure))
+	}
+}
+
+// Resume confirms one batch of abandoned corrections and reports how many there were.
+func (d *Detector) Resume(ctx context.Context) (int, error) {
+	name, open, err := d.Ledger.Open(ctx, openAge, suspectBatch)
+	if err != nil || len(open) == 0 {
+		return 0, err
+	}
+	t, err := d.source.Table(ctx, name, 0)
+	if err != nil {
+		return 0, d.pauseOrRetry(ctx, name, err)
+	}
+	return len(open), d.corrector.Resume(ctx, t, open)
+}
+
+// escalate asks for a resync where a table's window has passed a threshold.
+func (d *Detector) escalate(ctx context.Context, table string) error {
+	rules := d.rules()
+	window := time.Duration(rules.Detect.Window)
+	tally, err := d.Ledger.Tally(ctx, table, window)
+	if err != nil || tally.Discrepancies == 0 {
+		return err
+	}
+	w := ledger.Wish{ID: d.NewID(), Table: table, Waiting: rules.Resync.Approval == policy.ApprovalManual, Cooldown: time.Duration(rules.Resync.Cooldown)}
+	if why := Passed(rules.Resync.Full, tally.Discrepancies, tally.Rows); why != "" {
+		w.Scope, w.Reason = ledger.Full, fmt.Sprintf("%s within %s (resync.full)", why, window)
+	} else if why := Passed(rules.Resync.Partial, tally.WorstCount, tally.WorstRows); why != "" {
+		w.Scope, w.Range, w.Reason = ledger.Partial, tally.Worst, fmt.Sprintf("%s around %s within %s (resync.partial)", why, tally.Worst, window)
+	} else {
+		return nil
+	}
+	made, err := d.Ledger.Request(ctx, w)
+	if err != nil || !made {
+		return err
+	}
+	d.Log.Warn("too much drift: asking for a resync", "resync", w.ID, "scope", w.Scope, "table", table, "why", w.Reason, "waits_for_approval", w.Waiting)
+	return nil
+}
+
+// Passed tells which limit of a threshold is reached, in words; empty: none. It is a pure function of the window's counts.
+func Passed(t policy.Threshold, discrepancies, rows int) string {
+	if t.Discrepancies > 0 && discrepancies >= t.Discrepancies {
+		return fmt.Sprintf("%d discrepancies", discrepancies)
+	}
+	if t.Ratio > 0 && rows > 0 && rows >= t.MinRows && float64(discrepancies) >= float64(t.Ratio)*float64(rows) {
+		return fmt.Sprintf("%d discrepancies in %d rows", discrepancies, rows)
+	}
+	return ""
+}

@@ -1,0 +1,365 @@
+// Package resync walks a table, or a part of it, on the replica's behalf and makes it what the source has.
+//
+// It decides in which order a resync's ranges are walked and what each costs: an equal range a thumbprint, an empty one a copy, any other the
+// keys and then only the rows that differ. What always holds: every row goes the detector's way (observe, refetch, compare-and-set, confirm)
+// and is journalled under the resync's id; what is not proven stays a suspect and is settled like any other; the plan and its progress are
+// in the ledger, so the publisher remembers nothing and any instance goes on after a crash. While the gate is closed or the brake is on, it waits; a
+// range that fails is given back and tried again.
+package resync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trickle-verify/trickle/detector"
+	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
+)
+
+// Ledger is where resyncs are kept; see package ledger.
+type Ledger interface {
+	Running(ctx context.Context) ([]ledger.Resync, error)
+	Plan(ctx context.Context, id string, ranges []message.Range) error
+	Take(ctx context.Context, id string, lease time.Duration) (ledger.Piece, int, bool, error)
+	Finish(ctx context.Context, id string, n int, rows int) error
+	Drop(ctx context.Context, id string, n int) error
+	End(ctx context.Context, id, failure string) error
+	Braked(ctx context.Context) (string, error)
+	Suspect(ctx context.Context, table string, suspects []drift.Suspect, due time.Duration) error
+	Suspects(ctx context.Context, resyncID string) (int, error)
+}
+
+// Source is the other side; see detector.Source.
+type Source interface {
+	Table(ctx context.Context, name string, fingerprint uint64) (detector.Table, error)
+	Forget(name string)
+	Boundaries(ctx context.Context, t detector.Table, r message.Range, rows int) ([]message.Range, error)
+	Copy(ctx context.Context, t detector.Table, q detector.Question) (detector.Listing, error)
+	Refetch(ctx context.Context, t detector.Table, keys []message.Key, o detector.Refetching) ([]drift.Fetched, error)
+	Look(ctx context.Context, t detector.Table, r message.Range) (detector.Page, error)
+}
+
+// Corrector writes; see detector.Corrector.
+type Corrector interface {
+	Correct(ctx context.Context, t detector.Table, changes []drift.Change) ([]drift.Outcome, error)
+}
+
+// Parts are what a Runner is made of.
+type Parts struct {
+	Ledger    Ledger
+	Source    Source
+	Replica   detector.Replica
+	Corrector Corrector
+	Gate      *gate.Gate
+	Log       *slog.Logger
+	// Policy gives the one in force.
+	Policy func() *policy.Policy
+}
+
+// Runner works on whatever resyncs the ledger has running.
+type Runner struct {
+	Parts
+
+	mu      sync.Mutex
+	failing map[string]int // consecutive failures of a resync
+}
+
+// New makes a runner.
+func New(parts Parts) *Runner {
+	return &Runner{Parts: parts, failing: make(map[string]int)}
+}
+
+const (
+	lease      = time.Minute
+	pause      = 300 * time.Millisecond
+	mostErrors = 20
+	copyRows   = 2000 // rows of a Copy at a time
+)
+
+// errHeld gives a range back until the gate or the brake lets it be walked.
+var errHeld = errors.New("held by the gate or the brake")
+
+// Run works until the context ends.
+func (r *Runner) Run(ctx context.Context) error {
+	for {
+		worked, err := r.runOnce(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			r.Log.Warn("resync failed; trying again", "err", err)
+		}
+		if worked && err == nil {
+			continue
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// runOnce works on the oldest running resync until it has no range left to take. It reports whether it did anything.
+func (r *Runner) runOnce(ctx context.Context) (bool, error) {
+	if ok, err := r.free(ctx); !ok || err != nil {
+		return false, err
+	}
+	running, err := r.Ledger.Running(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, s := range running {
+		worked, err := r.work(ctx, s)
+		if err != nil {
+			return worked, r.failed(ctx, s, err)
+		}
+		r.mu.Lock()
+		delete(r.failing, s.ID)
+		r.mu.Unlock()
+		if worked {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// free tells whether anything may be written now.
+func (r *Runner) free(ctx context.Context) (bool, error) {
+	if !r.Gate.Check(ctx).Open {
+		return false, nil
+	}
+	braked, err := r.Ledger.Braked(ctx)
+	return braked == "", err
+}
+
+// failed counts a resync's failures and gives it up when they do not end.
+func (r *Runner) failed(ctx context.Context, s ledger.Resync, err error) error {
+	if ctx.Err() != nil || errors.Is(err, errHeld) {
+		return nil
+	}
+	r.mu.Lock()
+	r.failing[s.ID]++
+	n := r.failing[s.ID]
+	r.mu.Unlock()
+	if n < mostErrors && !r.Replica.Incomparable(err) {
+		return fmt.Errorf("resync %s of %s: %w", s.ID, s.Table, err)
+	}
+	r.Log.Error("giving up on a resync", "resync", s.ID, "table", s.Table, "err", err)
+	return r.Ledger.End(ctx, s.ID, err.Error())
+}
+
+// work plans a resync if need be and walks its ranges, several at a time.
+func (r *Runner) work(ctx context.Context, s ledger.Resync) (bool, error) {
+	t, err := r.Source.Table(ctx, s.Table, 0)
+	if err != nil {
+		return false, err
+	}
+	p := r.Policy()
+	if !s.Planned {
+		ranges, err := r.Source.Boundaries(ctx, t, s.Range, p.RangeRows)
+		if err != nil {
+			return false, err
+		}
+		r.Log.Info("resync begins", "resync", s.ID, "scope", s.Scope, "table", s.Table, "ranges", len(ranges), "why", s.Reason)
+		if err := r.Ledger.Plan(ctx, s.ID, ranges); err != nil {
+			return false, err
+		}
+	}
+	worked := make([]bool, max(1, p.Resync.InFlight))
+	g, gctx := errgroup.WithContext(ctx)
+	for i := range worked {
+		g.Go(func() error {
+			for {
+				more, err := r.next(gctx, s, t)
+				if err != nil || !more {
+					return err
+				}
+				worked[i] = true
+			}
+		})
+	}
+	if err := g.Wait(); err != nil {
+		if r.Replica.Stale(err) {
+			r.Source.Forget(s.Table)
+		}
+		return true, err
+	}
+	ended, err := r.end(ctx, s)
+	for _, w := range worked {
+		ended = ended || w
+	}
+	return ended, err
+}
+
+// end closes a resync whose ranges are done and whose suspects are settled.
+func (r *Runner) end(ctx context.Context, s ledger.Resync) (bool, error) {
+	_, left, ok, err := r.Ledger.Take(ctx, s.ID, 0)
+	if err != nil || ok || left > 0 {
+		return false, err
+	}
+	waiting, err := r.Ledger.Suspects(ctx, s.ID)
+	if err != nil || waiting > 0 {
+		return false, err
+	}
+	r.Log.Info("resync is done", "resync", s.ID, "scope", s.Scope, "table", s.Table)
+	return true, r.Ledger.End(ctx, s.ID, "")
+}
+
+// next takes one range and walks it.
+func (r *Runner) next(ctx context.Context, s ledger.Resync, t detector.Table) (bool, error) {
+	if ok, err := r.free(ctx); err != nil || !ok {
+		return false, errors.Join(err, errHeld)
+	}
+	piece, _, ok, err := r.Ledger.Take(ctx, s.ID, lease)
+	if err != nil || !ok {
+		return false, err
+	}
+	rows, err := r.walk(ctx, s, t, piece.Range)
+	if err != nil {
+		return false, errors.Join(err, r.Ledger.Drop(context.WithoutCancel(ctx), s.ID, piece.N))
+	}
+	return true, r.Ledger.Finish(ctx, s.ID, piece.N, rows)
+}
+
+// walk makes one range what the source has, page by page, and returns how many rows it looked at.
+func (r *Runner) walk(ctx context.Context, s ledger.Resync, t detector.Table, rng message.Range) (int, error) {
+	rows := 0
+	for {
+		n, rest, err := r.copy(ctx, s, t, rng)
+		rows += n
+		if err != nil || rest == nil {
+			return rows, err
+		}
+		if rng = *rest; n > 0 {
+			continue
+		}
+		page, err := r.Source.Look(ctx, t, rng)
+		if err != nil {
+			return rows, err
+		}
+		rows += page.Rows
+		if err := r.correct(ctx, s, t, page.Sightings); err != nil {
+			return rows, err
+		}
+		if !page.More {
+			return rows, nil
+		}
+		rng.Lo = page.Covered.Hi
+	}
+}
+
+// copy takes the rows of a range whole where the replica has none in it. It returns how many and what is left of the range: nil when nothing is,
+// all of it when the replica has rows there.
+func (r *Runner) copy(ctx context.Context, s ledger.Resync, t detector.Table, rng message.Range) (int, *message.Range, error) {
+	through := r.Gate.Check(ctx).Through
+	// Observe before asking: that the range is empty now is what the copies are guarded by.
+	own, _, err := r.Replica.Range(ctx, t.Name, rng, 1, t.Kind)
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(own) > 0 {
+		return 0, &rng, nil
+	}
+	list, err := r.Source.Copy(ctx, t, detector.Question{Range: rng, Limit: copyRows, Through: through})
+	if err != nil {
+		return 0, nil, err
+	}
+	sightings := make([]drift.Sighting, len(list.Keys))
+	for i, k := range list.Keys {
+		sightings[i] = drift.Sighting{Through: through, Replica: drift.Observed{Key: k}, Source: list.Rows[k.ID()]}
+	}
+	if err := r.apply(ctx, s, t, sightings); err != nil {
+		return len(sightings), nil, err
+	}
+	if !list.More {
+		return len(sightings), nil, nil
+	}
+	return len(sightings), &message.Range{Lo: list.Covered.Hi, Hi: rng.Hi}, nil
+}
+
+// correct refetches the keys of a first look that are proven and corrects them; the others become suspects.
+func (r *Runner) correct(ctx context.Context, s ledger.Resync, t detector.Table, sightings []drift.Sighting) error {
+	const batch = 1000
+	for start := 0; start < len(sightings); start += batch {
+		part := sightings[start:min(start+batch, len(sightings))]
+		var keys []message.Key
+		var looks []drift.Sighting
+		var wait []drift.Suspect
+		for _, look := range part {
+			if drift.Judge(nil, look) == drift.Proven {
+				keys, looks = append(keys, look.Replica.Key), append(looks, look)
+			} else {
+				wait = append(wait, suspect(s, look))
+			}
+		}
+		if len(wait) > 0 {
+			if err := r.Ledger.Suspect(ctx, t.Name, wait, r.delay()); err != nil {
+				return err
+			}
+		}
+		if len(keys) == 0 {
+			continue
+		}
+		fetched, err := r.Source.Refetch(ctx, t, keys, detector.Refetching{Through: looks[0].Through})
+		if err != nil {
+			return err
+		}
+		for i := range looks {
+			looks[i].Source = fetched[i]
+		}
+		if err := r.apply(ctx, s, t, looks); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply corrects what the sightings, whose source rows are whole, prove; the rest become suspects.
+func (r *Runner) apply(ctx context.Context, s ledger.Resync, t detector.Table, sightings []drift.Sighting) error {
+	var changes []drift.Change
+	var of []drift.Sighting
+	var wait []drift.Suspect
+	for _, look := range sightings {
+		switch drift.Judge(nil, look) {
+		case drift.Equal:
+		case drift.InFlight:
+			wait = append(wait, suspect(s, look))
+		case drift.Proven:
+			changes = append(changes, drift.Change{Replica: look.Replica, Source: look.Source, ResyncID: s.ID})
+			of = append(of, look)
+		}
+	}
+	if len(changes) > 0 {
+		outcomes, err := r.Corrector.Correct(ctx, t, changes)
+		for i, o := range outcomes {
+			if o.Result != drift.Written {
+				wait = append(wait, suspect(s, of[i]))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(wait) == 0 {
+		return nil
+	}
+	return r.Ledger.Suspect(ctx, t.Name, wait, r.delay())
+}
+
+func (r *Runner) delay() time.Duration { return time.Duration(r.Policy().Detect.Confirm.Delay) }
+
+func suspect(s ledger.Resync, look drift.Sighting) drift.Suspect {
+	return drift.Suspect{Key: look.Replica.Key, Range: s.Range, ResyncID: s.ID, Last: &look}
+}
