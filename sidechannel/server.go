@@ -1,0 +1,210 @@
+package sidechannel
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+const (
+	defaultConcurrency = 8
+	defaultReplyWithin = 10 * time.Second
+	answeredFor        = time.Minute // a question that is asked again this soon was answered meanwhile
+)
+
+// Handler answers requests. It is called from several goroutines; an answer that can't be given is an ErrorReply. The server fills in
+// pipeline, id and consumer.
+type Handler interface {
+	Answer(ctx context.Context, request *tricklepb.Envelope) *tricklepb.Envelope
+}
+
+// ServerOptions of a Server. Pipeline is required.
+type ServerOptions struct {
+	Pipeline    string
+	Concurrency int           // requests that are answered at the same time; default 8
+	ReplyWithin time.Duration // how long sending one answer may take; default 10 s
+	Logger      *slog.Logger
+}
+
+// Server is the publisher's end. Any number of them share the requests.
+type Server struct {
+	bus     Bus
+	codec   message.Codec
+	handler Handler
+	options ServerOptions
+	topics  message.Topics
+
+	answered, skipped, unsent atomic.Uint64
+
+	mu     sync.Mutex
+	recent map[string]time.Time // when a request was answered, by id
+}
+
+// NewServer returns a server that does not listen yet. The requests' topic must exist before Run.
+func NewServer(bus Bus, codec message.Codec, handler Handler, o ServerOptions) *Server {
+	o.Concurrency = cmp.Or(o.Concurrency, defaultConcurrency)
+	o.ReplyWithin = cmp.Or(o.ReplyWithin, defaultReplyWithin)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Server{
+		bus: bus, codec: codec, handler: handler, options: o,
+		topics: message.Topics{Pipeline: o.Pipeline}, recent: map[string]time.Time{},
+	}
+}
+
+// Stats counts messages since the server was made.
+type Stats struct {
+	Answered uint64 // requests whose answer was sent
+	Skipped  uint64 // messages that could not be read or believed, or are no requests
+	Unsent   uint64 // answers that could not be sent; their askers ask again
+}
+
+// Stats returns the counts so far.
+func (s *Server) Stats() Stats {
+	return Stats{Answered: s.answered.Load(), Skipped: s.skipped.Load(), Unsent: s.unsent.Load()}
+}
+
+// Run answers until the context ends, which is no error. Requests that it was answering then are answered by whoever comes next.
+func (s *Server) Run(ctx context.Context) (err error) {
+	reader, err := s.bus.Group(ctx, s.topics.PublisherGroup(), s.topics.Requests())
+	if err != nil {
+		return ended(ctx, fmt.Errorf("listening for requests: %w", err))
+	}
+	defer func() { err = errors.Join(err, reader.Close()) }()
+	for {
+		if err := s.runOnce(ctx, reader); err != nil {
+			return ended(ctx, fmt.Errorf("answering requests: %w", err))
+		}
+	}
+}
+
+func (s *Server) runOnce(ctx context.Context, reader transport.Reader) error {
+	records, err := reader.Fetch(ctx)
+	if err != nil {
+		return err
+	}
+	s.forgetOld()
+	var busy errgroup.Group
+	busy.SetLimit(s.options.Concurrency)
+	asked := map[string]struct{}{}
+	for _, r := range records {
+		request, err := s.read(r)
+		if err != nil {
+			s.skipped.Add(1)
+			s.options.Logger.Warn("a request is skipped", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
+			continue
+		}
+		if _, twice := asked[request.GetId()]; twice || s.answeredRecently(request.GetId()) {
+			continue
+		}
+		asked[request.GetId()] = struct{}{}
+		busy.Go(func() error {
+			s.answer(ctx, request, r.Headers)
+			return nil
+		})
+	}
+	_ = busy.Wait() // no answer fails the others
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return reader.Commit(ctx)
+}
+
+// read decodes and checks a request.
+func (s *Server) read(r transport.Record) (*tricklepb.Envelope, error) {
+	request, err := s.codec.Decode(r.Topic, r.Value)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case request.GetPipeline() != s.options.Pipeline:
+		return nil, fmt.Errorf("%w: it belongs to pipeline %q", message.ErrMalformed, request.GetPipeline())
+	case !isRequest(request):
+		return nil, fmt.Errorf("%w: %T is no request", message.ErrMalformed, request.GetBody())
+	case request.GetId() == "":
+		return nil, fmt.Errorf("%w: it has no id", message.ErrMalformed)
+	}
+	return request, message.CheckName("consumer", request.GetConsumer())
+}
+
+// answer answers one request. An answer that can't be sent in time is given up, so that a consumer without a topic holds nobody up.
+func (s *Server) answer(ctx context.Context, request *tricklepb.Envelope, headers map[string]string) {
+	reply := s.handler.Answer(ctx, request)
+	if ctx.Err() != nil {
+		return // it comes again, after the restart
+	}
+	err := s.send(ctx, request, reply, headers)
+	if unsendable(err) {
+		err = s.send(ctx, request, refusal(request, err), headers)
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			s.unsent.Add(1)
+			s.options.Logger.Warn("an answer could not be sent", "consumer", request.GetConsumer(), "table", request.GetTable(), "err", err)
+		}
+		return
+	}
+	s.answered.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.recent[request.GetId()] = time.Now()
+}
+
+// unsendable tells that the answer itself can't travel, however often it is tried.
+func unsendable(err error) bool {
+	return errors.Is(err, transport.ErrTooLarge) || errors.Is(err, errUnencodable)
+}
+
+var errUnencodable = errors.New("the answer can't be encoded")
+
+func refusal(request *tricklepb.Envelope, reason error) *tricklepb.Envelope {
+	return &tricklepb.Envelope{
+		Table: request.GetTable(),
+		Body: &tricklepb.Envelope_ErrorReply{ErrorReply: &tricklepb.ErrorReply{
+			Code: tricklepb.ErrorCode_ERROR_CODE_FAILED, Reason: strings.ToValidUTF8(reason.Error(), "?"),
+		}},
+	}
+}
+
+func (s *Server) send(ctx context.Context, request, reply *tricklepb.Envelope, headers map[string]string) error {
+	reply.Pipeline, reply.Id, reply.Consumer = s.options.Pipeline, request.GetId(), request.GetConsumer()
+	bounded, cancel := context.WithTimeout(ctx, s.options.ReplyWithin)
+	defer cancel()
+	topic := s.topics.Replies(reply.GetConsumer())
+	value, err := s.codec.Encode(topic, reply)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnencodable, err)
+	}
+	return s.bus.Send(bounded, transport.Record{Topic: topic, Key: []byte(reply.GetId()), Value: value, Headers: headers})
+}
+
+// answeredRecently keeps a slow publisher from answering every repetition of a question that waited in the queue.
+func (s *Server) answeredRecently(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.recent[id]
+	return ok
+}
+
+func (s *Server) forgetOld() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, at := range s.recent {
+		if time.Since(at) > answeredFor {
+			delete(s.recent, id)
+		}
+	}
+}
