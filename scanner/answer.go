@@ -1,0 +1,166 @@
+package scanner
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/postgres"
+)
+
+// unstableAfter is how long an answer waits for the source to show what CDC could have delivered.
+const unstableAfter = 3 * time.Second
+
+// Answer answers one request of a replica. What can't be answered becomes an ErrorReply that says why.
+func (s *Scanner) Answer(ctx context.Context, req *tricklepb.Envelope) *tricklepb.Envelope {
+	reply, err := s.answer(ctx, req)
+	if errors.Is(err, postgres.ErrChanged) {
+		s.forget(req.GetTable())
+		reply, err = s.answer(ctx, req)
+	}
+	if err == nil {
+		return reply
+	}
+	refusal := &tricklepb.ErrorReply{Code: tricklepb.ErrorCode_ERROR_CODE_FAILED, Reason: err.Error()}
+	var unknown *unknownTableError
+	switch {
+	case errors.Is(err, postgres.ErrUnstable):
+		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_UNSTABLE
+	case errors.Is(err, errUnfenced):
+		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_UNFENCED
+	case errors.As(err, &unknown):
+		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_UNKNOWN_TABLE
+	}
+	return &tricklepb.Envelope{Source: s.Identity.String(), Table: req.GetTable(), Body: &tricklepb.Envelope_ErrorReply{ErrorReply: refusal}}
+}
+
+// errUnfenced refuses to let a replica be corrected from a standby, which may be behind what CDC delivered.
+var errUnfenced = errors.New("the source is a standby, which may be behind what CDC has delivered: drift is reported, and nothing can be corrected from it")
+
+func (s *Scanner) answer(ctx context.Context, req *tricklepb.Envelope) (*tricklepb.Envelope, error) {
+	if hello := req.GetHelloRequest(); hello != nil {
+		return s.hello(ctx, req.GetTable(), hello)
+	}
+	if s.Identity.Standby {
+		return nil, errUnfenced
+	}
+	// The horizon is taken first: it must cover all that the asker's replica had been delivered when it was observed.
+	horizon, err := s.Source.Fence(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.table(ctx, req.GetTable())
+	if err != nil {
+		return nil, err
+	}
+	var reply *tricklepb.Envelope
+	err = s.Source.Refetch(ctx, t.layout, postgres.Fenced{Horizon: horizon, Bound: unstableAfter}, func(c *pgconn.PgConn, at postgres.At) error {
+		reply = s.envelope(t, at)
+		return s.body(ctx, c, t, request{req, reply})
+	})
+	return reply, err
+}
+
+type request struct{ req, reply *tricklepb.Envelope }
+
+func (s *Scanner) body(ctx context.Context, c *pgconn.PgConn, t *table, r request) error {
+	switch b := r.req.GetBody().(type) {
+	case *tricklepb.Envelope_KeyDigestsRequest:
+		return s.keyDigests(ctx, c, t, b.KeyDigestsRequest, r.reply)
+	case *tricklepb.Envelope_RefetchRequest:
+		q := b.RefetchRequest
+		rows, err := t.layout.Rows(ctx, c, message.KeysOf(q.GetKeys()), postgres.Want{
+			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, timeOf(q.GetSettledBefore())), Values: !q.GetDigestsOnly(),
+		})
+		if err != nil {
+			return err
+		}
+		r.reply.Body = &tricklepb.Envelope_RowsReply{RowsReply: &tricklepb.RowsReply{Columns: t.layout.ColumnNames(), Rows: wires(rows)}}
+		return nil
+	case *tricklepb.Envelope_CopyRequest:
+		q := b.CopyRequest
+		page, err := t.layout.Range(ctx, c, message.RangeOf(q.GetRange()), int(q.GetLimit()), postgres.Want{
+			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, timeOf(q.GetSettledBefore())), Values: true,
+		})
+		if err != nil {
+			return err
+		}
+		r.reply.Body = &tricklepb.Envelope_RowsReply{RowsReply: &tricklepb.RowsReply{
+			Range: page.Covered.Proto(), Columns: t.layout.ColumnNames(), Rows: wires(page.Rows), More: page.More,
+		}}
+		return nil
+	case *tricklepb.Envelope_BoundariesRequest:
+		keys, err := t.layout.Boundaries(ctx, c, message.RangeOf(b.BoundariesRequest.GetRange()), max(1, int(b.BoundariesRequest.GetRows())))
+		if err != nil {
+			return err
+		}
+		r.reply.Body = &tricklepb.Envelope_BoundariesReply{BoundariesReply: &tricklepb.BoundariesReply{Keys: message.Keys(keys)}}
+		return nil
+	default:
+		return errors.New("the request asks for nothing that this publisher knows: is the detector newer than the publisher?")
+	}
+}
+
+func (s *Scanner) keyDigests(ctx context.Context, c *pgconn.PgConn, t *table, q *tricklepb.KeyDigestsRequest, reply *tricklepb.Envelope) error {
+	rng, kind := message.RangeOf(q.GetRange()), digest.Kind(q.GetDigest())
+	body := &tricklepb.KeyDigestsReply{Range: rng.Proto()}
+	reply.Body = &tricklepb.Envelope_KeyDigestsReply{KeyDigestsReply: body}
+	if e := q.GetExpected(); e != nil {
+		print, err := t.layout.Thumbprint(ctx, c, rng, nil, kind)
+		if err != nil {
+			return err
+		}
+		if print == (digest.Thumbprint{Rows: e.GetRows(), Sum: e.GetSum()}) {
+			body.Equal = true
+			return nil
+		}
+	}
+	page, err := t.layout.Range(ctx, c, rng, int(q.GetLimit()), postgres.Want{Digest: kind, Settled: s.settled(t, timeOf(q.GetSettledBefore()))})
+	if err != nil {
+		return err
+	}
+	body.Range, body.Rows, body.More = page.Covered.Proto(), wires(page.Rows), page.More
+	return nil
+}
+
+// hello describes a table anew, so that a replica never fits itself to what was.
+func (s *Scanner) hello(ctx context.Context, name string, h *tricklepb.HelloRequest) (*tricklepb.Envelope, error) {
+	s.forget(name)
+	t, err := s.table(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if h.GetPortable() {
+		s.mu.Lock()
+		s.portable[name] = true
+		s.mu.Unlock()
+	}
+	var reply *tricklepb.Envelope
+	err = s.Source.Read(ctx, t.layout, func(_ *pgconn.PgConn, at postgres.At) error {
+		reply = s.envelope(t, at)
+		reply.Body = &tricklepb.Envelope_HelloReply{HelloReply: &tricklepb.HelloReply{Schema: t.layout.Schema, Digest: tricklepb.DigestKind(s.kind(name))}}
+		return nil
+	})
+	return reply, err
+}
+
+func wires(rows []postgres.Row) []*tricklepb.Row {
+	out := make([]*tricklepb.Row, len(rows))
+	for i, row := range rows {
+		out[i] = wire(row)
+	}
+	return out
+}
+
+func timeOf(ts *timestamppb.Timestamp) time.Time {
+	if ts == nil {
+		return time.Time{}
+	}
+	return ts.AsTime()
+}
