@@ -1,0 +1,373 @@
+package cdc_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/trickle-verify/trickle/internal/testbed/cdc"
+	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
+	"github.com/trickle-verify/trickle/internal/testbed/workload"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// bench is one pipeline with its parts startable apart.
+type bench struct {
+	t      *testing.T
+	cfg    cdc.Config
+	source *cdc.Source
+	sink   *cdc.Sink
+}
+
+// setUp makes both databases with the same schema and a prepared pipeline; nothing runs yet.
+func setUp(t *testing.T, schema string) *bench {
+	t.Helper()
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	b := &bench{t: t, cfg: cdc.Config{
+		Source: pgtest.Database(t), Replica: pgtest.Database(t),
+		Kafka: []kgo.Opt{kgo.SeedBrokers(broker.ListenAddrs()...)},
+		Topic: "changes", Group: "sink", Slot: fmt.Sprintf("cdc_%d", slots.Add(1)),
+	}}
+	if schema != "" {
+		exec(t, b.cfg.Source, schema)
+		exec(t, b.cfg.Replica, schema)
+	}
+	b.prepare()
+	b.source, b.sink = cdc.NewSource(b.cfg), cdc.NewSink(b.cfg)
+	return b
+}
+
+// slots are names in the shared server.
+var slots atomic.Int64
+
+func (b *bench) prepare() {
+	b.t.Helper()
+	for range 2 { // the second time there is nothing left to do
+		if err := cdc.Prepare(b.t.Context(), b.cfg); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// start runs something until the returned function is called, or the test ends.
+func start(t *testing.T, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func exec(t *testing.T, dsn string, statements ...string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, sql := range statements {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+func text(t *testing.T, dsn, sql string) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var v string
+	if err := conn.QueryRow(t.Context(), "SELECT ("+sql+")::text").Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func (b *bench) barrier() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	defer cancel()
+	if err := cdc.Barrier(ctx, b.cfg.Source, b.sink); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) mustBeIdentical(tables ...string) {
+	b.t.Helper()
+	all, err := workload.Compare(b.t.Context(), b.cfg.Source, b.cfg.Replica, tables)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if !workload.Identical(all) {
+		b.t.Errorf("%+v", all)
+	}
+}
+
+const everyType = `
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+CREATE TYPE pair AS (a int, b text);
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE "Every Type" (
+	"Id" uuid, part int, PRIMARY KEY (part, "Id"),
+	m mood, ms mood[], p pair, d positive, n numeric, n2 numeric(10,2), f float8, b bytea, j json, jb jsonb, t text, c char(4), v varchar(9),
+	ts timestamp, tz timestamptz, dt date, iv interval, bits bit(3), arr text[], r int4range, ip inet, pt point, vec tsvector, x xml, bo boolean,
+	g int GENERATED ALWAYS AS (part * 2) STORED, seq bigint GENERATED ALWAYS AS IDENTITY
+);
+CREATE TABLE only_keys (a int, b text, PRIMARY KEY (a, b));
+CREATE TABLE whole (a int PRIMARY KEY, b text, big text);
+ALTER TABLE whole REPLICA IDENTITY FULL;`
+
+func TestEveryTypeAndEveryOperation(t *testing.T) {
+	t.Parallel()
+	b := setUp(t, everyType)
+	start(t, b.source.Run)
+	start(t, b.sink.Run)
+	const big = `(SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) i)`
+	steps := [][]string{{
+		`INSERT INTO "Every Type" SELECT md5(i::text)::uuid, i, 'happy', '{sad,ok}', ROW(1, 'a,"b')::pair, 3, 1.500, 2.5, 'NaN', '\x00ff', '{"b": 1,  "a": 2}', '{"a": null}',
+			` + big + `, 'ab', 'x''y', now(), now(), 'infinity', '1 mon 2 days', B'101', ARRAY['a', NULL, '', 'NULL'], '[1,5)', '10.0.0.1/8', '(1,2)', 'a:1 b:2', '<a/>', true
+			FROM generate_series(1, 20) i`,
+		`INSERT INTO "Every Type" ("Id", part) VALUES (md5('empty')::uuid, 99)`,
+		`INSERT INTO only_keys VALUES (1, 'a'), (2, 'b'), (3, '')`,
+		`INSERT INTO whole SELECT i, 'b', ` + big + ` FROM generate_series(1, 5) i`,
+	}, {
+		`UPDATE "Every Type" SET m = 'sad', ms = NULL WHERE part < 5`,          // the big text stays out of line
+		`UPDATE "Every Type" SET part = part + 100 WHERE part BETWEEN 3 AND 6`, // a new key, and the text still left out
+		`UPDATE "Every Type" SET part = 300, t = 'short' WHERE part = 10`,
+		`UPDATE "Every Type" SET t = NULL WHERE part = 8`,
+		`DELETE FROM "Every Type" WHERE part = 9`,
+		`UPDATE only_keys SET b = 'c' WHERE a = 1`, `DELETE FROM only_keys WHERE a = 3`,
+		`UPDATE whole SET a = a + 10 WHERE a < 3`, `UPDATE whole SET b = NULL WHERE a = 3`, `DELETE FROM whole WHERE a = 4`,
+	}, {
+		`BEGIN; TRUNCATE whole, only_keys; INSERT INTO whole VALUES (1, 'after', NULL); COMMIT`,
+	}}
+	for i, statements := range steps {
+		exec(t, b.cfg.Source, statements...)
+		b.barrier()
+		b.mustBeIdentical(`"Every Type"`, "only_keys", "whole")
+		if t.Failed() {
+			t.Fatalf("step %d", i)
+		}
+	}
+	if err := b.sink.Stats().Err; err != nil {
+		t.Error(err)
+	}
+}
+
+// Rows written before the copy, between slot and copy, and after it; both ends and the broker's group come and go meanwhile.
+func TestConvergesUnderWritesAndRestarts(t *testing.T) {
+	t.Parallel()
+	b := setUp(t, "")
+	if err := workload.Schema(t.Context(), b.cfg.Source); err != nil {
+		t.Fatal(err)
+	}
+	if err := workload.Fill(t.Context(), b.cfg.Source, 3000); err != nil {
+		t.Fatal(err)
+	}
+	writer := workload.NewWriter(b.cfg.Source, 1000, 5)
+	stopWriter := start(t, func(ctx context.Context) {
+		if err := writer.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, func() bool { return writer.Writes() > 100 })
+	if err := workload.Replicate(t.Context(), b.cfg.Source, b.cfg.Replica); err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	stopSource, stopSink := start(t, b.source.Run), start(t, b.sink.Run)
+	for range 12 {
+		enough := writer.Writes() + 100 + random.Int64N(200)
+		await(t, func() bool { return writer.Writes() > enough })
+		if random.IntN(2) == 0 {
+			stopSource()
+			stopSource = start(t, b.source.Run)
+		} else {
+			stopSink()
+			stopSink = start(t, b.sink.Run)
+		}
+	}
+	stopWriter()
+	b.barrier()
+	b.mustBeIdentical(workload.Tables()...)
+	if got := b.sink.Stats(); got.Applied < writer.Writes()/2 {
+		t.Errorf("%d rows were written and only %d events applied", writer.Writes(), got.Applied)
+	}
+	await(t, func() bool { // the source confirms, so that the server may forget its log
+		return text(t, b.cfg.Source, "SELECT pg_current_wal_lsn() - confirmed_flush_lsn < 100000 FROM pg_replication_slots WHERE slot_name = '"+b.cfg.Slot+"'") == "true"
+	})
+}
+
+// The whole topic comes again, from its first record, over a replica that has it all.
+func TestReplayChangesNothing(t *testing.T) {
+	t.Parallel()
+	b := setUp(t, "")
+	for _, dsn := range []string{b.cfg.Source, b.cfg.Replica} {
+		if err := workload.Schema(t.Context(), dsn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := workload.Fill(t.Context(), b.cfg.Source, 500); err != nil {
+		t.Fatal(err)
+	}
+	start(t, b.source.Run)
+	stopSink := start(t, b.sink.Run)
+	writer := workload.NewWriter(b.cfg.Source, 2000, 9)
+	stopWriter := start(t, func(ctx context.Context) {
+		if err := writer.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, func() bool { return writer.Writes() > 2000 })
+	stopWriter()
+	b.barrier()
+	b.mustBeIdentical(workload.Tables()...)
+	stopSink()
+	client, err := kgo.NewClient(b.cfg.Kafka...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := kadm.NewClient(client).DeleteGroup(t.Context(), b.cfg.Group); err != nil {
+		t.Fatal(err)
+	}
+	before := b.sink.Stats().Applied
+	start(t, b.sink.Run)
+	b.barrier()
+	if again := b.sink.Stats().Applied - before; again < before {
+		t.Fatalf("only %d of %d events came again", again, before)
+	}
+	b.mustBeIdentical(workload.Tables()...)
+}
+
+func TestFaults(t *testing.T) {
+	t.Parallel()
+	b := setUp(t, `CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)`)
+	start(t, b.source.Run)
+	start(t, b.sink.Run)
+	count := func(table string) string { return text(t, b.cfg.Replica, "SELECT count(*) FROM "+table) }
+
+	b.sink.SkipNext("public.a", 3)
+	exec(t, b.cfg.Source, `INSERT INTO b SELECT generate_series(1, 10)`, `INSERT INTO a SELECT generate_series(1, 10)`)
+	b.barrier()
+	if a, all := text(t, b.cfg.Replica, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM a"), count("b"); a != "4 5 6 7 8 9 10" || all != "10" {
+		t.Errorf("after three events of a were skipped, a has %s and b %s rows", a, all)
+	}
+
+	b.sink.SetFilter(func(e cdc.Event) bool { return e.Op == cdc.Delete && *e.Key["id"] == "5" })
+	exec(t, b.cfg.Source, `DELETE FROM b`)
+	b.barrier()
+	if left := text(t, b.cfg.Replica, "SELECT string_agg(id::text, ' ') FROM b"); left != "5" {
+		t.Errorf("the filtered delete left %s", left)
+	}
+	b.sink.SetFilter(nil)
+	if got := b.sink.Stats(); got.Dropped != 4 || got.Err != nil {
+		t.Errorf("%+v", got)
+	}
+
+	b.sink.Pause()
+	exec(t, b.cfg.Source, `INSERT INTO b VALUES (100)`)
+	produced := b.source.Produced()
+	await(t, func() bool { return b.source.Produced() >= produced })
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := cdc.Barrier(short, b.cfg.Source, b.sink); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a paused sink got on: %v", err)
+	}
+	if got := count("b WHERE id = 100"); got != "0" {
+		t.Error("a paused sink applied a row")
+	}
+	b.sink.Resume()
+	b.barrier()
+	if got := count("b WHERE id = 100"); got != "1" {
+		t.Error("the row is lost after the pause")
+	}
+
+	b.sink.SetDelay(400 * time.Millisecond)
+	began := time.Now()
+	exec(t, b.cfg.Source, `INSERT INTO b VALUES (101)`)
+	b.barrier()
+	if took := time.Since(began); took < 400*time.Millisecond {
+		t.Errorf("delayed by 400ms, it came through in %v", took)
+	}
+	b.sink.SetDelay(time.Hour)
+	exec(t, b.cfg.Source, `INSERT INTO b VALUES (102)`)
+	b.sink.SetDelay(0) // takes effect at once on what waits already
+	b.barrier()
+	if got := count("b WHERE id = 102"); got != "1" {
+		t.Error("the row is lost after the delay")
+	}
+}
+
+// A sink that can't apply says why and goes on once it can; nothing is lost.
+func TestStuckSinkRecovers(t *testing.T) {
+	t.Parallel()
+	b := setUp(t, "")
+	exec(t, b.cfg.Source, `CREATE TABLE late (id int PRIMARY KEY, v text)`, `INSERT INTO late VALUES (1, 'a')`)
+	start(t, b.source.Run)
+	start(t, b.sink.Run)
+	await(t, func() bool { err := b.sink.Stats().Err; return err != nil && strings.Contains(err.Error(), `"late"`) })
+	exec(t, b.cfg.Replica, `CREATE TABLE late (v text, id int PRIMARY KEY, more text DEFAULT 'kept')`) // another order of columns
+	b.barrier()
+	if got := text(t, b.cfg.Replica, "SELECT id || v || more FROM late"); got != "1akept" {
+		t.Errorf("got %s", got)
+	}
+	if err := b.sink.Stats().Err; err != nil {
+		t.Errorf("the sink gets on and still reports %v", err)
+	}
+}
+
+func TestRenameAndTableList(t *testing.T) {
+	t.Parallel()
+	b := setUp(t, `CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)`)
+	if err := cdc.Drop(t.Context(), b.cfg); err != nil {
+		t.Fatal(err)
+	}
+	b.cfg.Tables = []string{"public.a"}
+	b.cfg.Rename = func(table string) string { return strings.Replace(table, "public.", "cache.", 1) }
+	b.prepare()
+	b.source, b.sink = cdc.NewSource(b.cfg), cdc.NewSink(b.cfg)
+	exec(t, b.cfg.Replica, `CREATE SCHEMA cache; CREATE TABLE cache.a (id int PRIMARY KEY)`)
+	start(t, b.source.Run)
+	start(t, b.sink.Run)
+	exec(t, b.cfg.Source, `INSERT INTO a VALUES (1)`, `INSERT INTO b VALUES (1)`)
+	b.barrier()
+	if got := text(t, b.cfg.Replica, "SELECT (SELECT count(*) FROM cache.a) || ' ' || (SELECT count(*) FROM public.a) || ' ' || (SELECT count(*) FROM b)"); got != "1 0 0" {
+		t.Errorf("cache.a, public.a and b have %s rows", got)
+	}
+}
+
+// await polls for what another goroutine does in its own time.
+func await(t *testing.T, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !done() {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
