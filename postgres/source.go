@@ -105,8 +105,7 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 func (s *Source) Sample(ctx context.Context) (time.Time, uint64, error) {
 	var at time.Time
 	var xmin int64
-	// The clock is read first: whatever ended before the snapshot then ended before a later time, never after it... the sample's time
-	// must be one at which every transaction below xmin had ended, so it is the one after the snapshot.
+	// The clock is read after the snapshot was taken: by then every transaction below its xmin had ended.
 	err := s.pool.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp()`).Scan(&xmin, &at)
 	if err != nil {
 		return time.Time{}, 0, fmt.Errorf("sampling the transaction horizon: %w", err)
@@ -186,4 +185,29 @@ type ScanOptions struct {
 	Settled    Settled
 	Everything bool // rows that are not settled too
 	Known      *Known
+}
+
+// Load is how busy the source is.
+type Load struct {
+	Latency        time.Duration // of a query that does nothing
+	ReplicationLag time.Duration // of the standby furthest behind; 0 where there is none or it can't be seen
+	ActiveSessions int
+}
+
+// Load measures the source.
+func (s *Source) Load(ctx context.Context) (Load, error) {
+	var l Load
+	began := time.Now()
+	if _, err := s.pool.Exec(ctx, "SELECT 1"); err != nil {
+		return Load{}, fmt.Errorf("measuring the source: %w", err)
+	}
+	l.Latency = time.Since(began)
+	var lag float64
+	err := s.pool.QueryRow(ctx, `SELECT coalesce((SELECT max(extract(epoch FROM replay_lag)) FROM pg_stat_replication), 0)::float8,
+		(SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid())`).Scan(&lag, &l.ActiveSessions)
+	if err != nil {
+		return Load{}, fmt.Errorf("measuring the source: %w", err)
+	}
+	l.ReplicationLag = time.Duration(lag * float64(time.Second))
+	return l, nil
 }

@@ -9,6 +9,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -40,9 +41,15 @@ type Journal interface {
 type Options struct {
 	// Map finds a source table's counterpart; false where the policy leaves the table out.
 	Map func(table string) (Mapping, bool)
+	// Write tells how to write, as the policy has it now.
+	Write func() Writing
+}
+
+// Writing is how corrections are written.
+type Writing struct {
 	// Brake bounds what is written within its window.
 	Brake ledger.Limits
-	// Role is session_replication_role during writes; empty leaves it alone.
+	// Role is session_replication_role during writes; "origin" or empty leaves it alone.
 	Role string
 }
 
@@ -169,4 +176,18 @@ func observed(rows []postgres.Row) []drift.Observed {
 		out[i] = drift.Observed{Key: row.Key, Present: row.Present, Version: row.Version, Digest: row.Digest}
 	}
 	return out
+}
+
+// Incomparable tells an error of Fit that lasts until somebody changes a schema, the policy or a right.
+func (r *Replica) Incomparable(err error) bool {
+	var mismatch *postgres.MismatchError
+	var noKey *postgres.NoKeyError
+	return errors.As(err, &mismatch) || errors.As(err, &noKey) || errors.Is(err, postgres.ErrNoTable) || postgres.State(err) == "42501"
+}
+
+// Stale tells an error that fitting the table again may mend.
+func (r *Replica) Stale(err error) bool {
+	var unfitted *NotFittedError
+	state := postgres.State(err)
+	return errors.Is(err, postgres.ErrChanged) || errors.As(err, &unfitted) || state == "42P01" || state == "42703"
 }

@@ -138,8 +138,9 @@ func (r *Replica) transact(ctx context.Context, b *batch, idx []int, how method)
 	held := ""
 	err := pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		setting := "SET LOCAL lock_timeout = '5s'; SET LOCAL row_security = off"
-		if r.opts.Role != "" {
-			setting += "; SET LOCAL session_replication_role = " + r.opts.Role
+		mode := r.opts.Write()
+		if mode.Role != "" && mode.Role != "origin" {
+			setting += "; SET LOCAL session_replication_role = " + mode.Role
 		}
 		c := tx.Conn().PgConn()
 		if err := c.Exec(ctx, setting).Close(); err != nil {
@@ -148,12 +149,12 @@ func (r *Replica) transact(ctx context.Context, b *batch, idx []int, how method)
 		if err := b.layout.CheckShape(ctx, c); err != nil {
 			return err
 		}
-		allowed, err := r.journal.Allow(ctx, tx, r.opts.Brake)
+		allowed, err := r.journal.Allow(ctx, tx, mode.Brake)
 		if err != nil {
 			return err
 		}
 		w := writing{batch: b, idx: idx, done: make([]drift.Outcome, len(idx)), how: how}
-		held = w.hold(allowed, r.opts.Brake)
+		held = w.hold(allowed, mode.Brake)
 		if err := w.run(ctx, c); err != nil {
 			return err
 		}

@@ -1,0 +1,220 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/detector"
+	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/heartbeat"
+	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/replica"
+	"github.com/trickle-verify/trickle/resync"
+	"github.com/trickle-verify/trickle/scanner"
+	"github.com/trickle-verify/trickle/sidechannel"
+	"github.com/trickle-verify/trickle/status"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+// consumer is the replica's side, wired.
+type consumer struct {
+	policy   atomic.Pointer[policy.Policy]
+	name     string
+	bus      transport.Bus
+	client   *sidechannel.Client
+	gate     *gate.Gate
+	ledger   *ledger.Ledger
+	detector *detector.Detector
+	resync   *resync.Runner
+	settings Settings
+}
+
+// replicaWiring is what a consumer is built upon.
+type replicaWiring struct {
+	pool     *pgxpool.Pool
+	identity postgres.Identity
+	bus      transport.Bus
+}
+
+func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWiring) (*consumer, error) {
+	name, err := s.consumer(w.identity)
+	if err != nil {
+		return nil, err
+	}
+	if w.identity.Standby {
+		return nil, fmt.Errorf("the replica %s is a standby, which can't be written: point --replica at a primary", w.identity)
+	}
+	c := &consumer{name: name, bus: w.bus, settings: s, ledger: ledger.New(w.pool, p.Pipeline)}
+	c.policy.Store(p)
+	if err := c.ledger.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	beat := heartbeat.New(w.pool, p.Gate.Heartbeat.Replica, p.Pipeline)
+	if p.Gate.Heartbeat.Enabled {
+		if err := beat.Create(ctx); err != nil {
+			return nil, err
+		}
+	}
+	topics := message.Topics{Pipeline: p.Pipeline}
+	if err := w.bus.Ensure(ctx, transport.TopicSpec{Name: topics.Replies(name), Partitions: 1, Retention: time.Hour}); err != nil {
+		return nil, err
+	}
+	c.client = sidechannel.New(w.bus, s.codec(), sidechannel.Options{Pipeline: p.Pipeline, Consumer: name, Logger: s.Log})
+	c.gate = gate.New(p.Gate, beat, time.Now)
+	if at, err := c.ledger.SourceReadAt(ctx); err == nil && !at.IsZero() {
+		c.gate.Saw(at)
+	}
+	rep := replica.New(w.pool, c.ledger, replica.Options{Map: c.mapping, Write: c.writing})
+	c.detector = detector.New(p, detector.Parts{
+		Replica: rep, Ledger: c.ledger, Asker: c.client, Gate: c.gate, Log: s.Log, Self: w.identity.String(), NewID: newID,
+	})
+	c.resync = resync.New(resync.Parts{
+		Ledger: c.ledger, Source: c.detector.Source(), Replica: rep, Corrector: c.detector.Corrector(), Gate: c.gate, Log: s.Log, Policy: c.policy.Load,
+	})
+	return c, nil
+}
+
+// mapping finds a source table in the policy.
+func (c *consumer) mapping(table string) (replica.Mapping, bool) {
+	n := postgres.ParseName(table)
+	m, ok := c.policy.Load().For(n.Schema, n.Table)
+	return replica.Mapping{Name: postgres.Name{Schema: m.Replica.Schema, Table: m.Replica.Name}, Rules: scanner.Rules(m.Table)}, ok
+}
+
+// writing tells how corrections are written under the policy in force.
+func (c *consumer) writing() replica.Writing {
+	d := c.policy.Load().Detect
+	return replica.Writing{
+		Brake: ledger.Limits{Deletes: d.Brake.Deletes, Corrections: d.Brake.Corrections, Window: time.Duration(d.Window)},
+		Role:  d.SessionReplicationRole,
+	}
+}
+
+func (c *consumer) apply(next *policy.Policy) error {
+	c.policy.Store(next)
+	c.gate.Apply(next.Gate)
+	c.detector.Apply(next)
+	return nil
+}
+
+// run works until the context ends or a part fails for good.
+func (c *consumer) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.client.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-c.client.Ready():
+		case <-ctx.Done():
+			return nil
+		}
+		topics := message.Topics{Pipeline: c.policy.Load().Pipeline}
+		reader, err := c.bus.Group(ctx, topics.DetectorGroup(c.name), topics.Verify())
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.detector.Run(ctx, reader, c.settings.codec()), reader.Close())
+	})
+	g.Go(func() error { return c.resync.Run(ctx) })
+	return ended(ctx, g.Wait())
+}
+
+// Consumer runs the replica's side over Kafka until the context ends.
+func Consumer(ctx context.Context, s Settings) error {
+	var st stack
+	defer st.close()
+	p, err := s.LoadPolicy()
+	if err != nil {
+		return err
+	}
+	pool, id, err := s.openReplica(ctx, &st)
+	if err != nil {
+		return err
+	}
+	bus, err := s.openBus(ctx, &st)
+	if err != nil {
+		return err
+	}
+	if err := bus.Ensure(ctx, topics(p.Pipeline)...); err != nil {
+		return err
+	}
+	c, err := newConsumer(ctx, s, p, replicaWiring{pool, id, bus})
+	if err != nil {
+		return err
+	}
+	s.Log.Info("detecting", "pipeline", p.Pipeline, "consumer", c.name, "replica", id.String())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.run(ctx) })
+	g.Go(func() error { return watch(ctx, s, p, c.apply) })
+	if s.Listen != "" {
+		g.Go(func() error { return status.Serve(ctx, s.Listen, c.page()) })
+	}
+	return ended(ctx, g.Wait())
+}
+
+func (c *consumer) page() status.Page {
+	return status.Page{JSON: func(ctx context.Context) (any, error) { return c.ledger.Report(ctx) }, Log: c.settings.Log}
+}
+
+// Single runs both sides in this process, without Kafka, until the context ends.
+func Single(ctx context.Context, s Settings) error {
+	var st stack
+	defer st.close()
+	p, err := s.LoadPolicy()
+	if err != nil {
+		return err
+	}
+	source, sourceID, err := s.openSource(ctx, &st)
+	if err != nil {
+		return err
+	}
+	rep, replicaID, err := s.openReplica(ctx, &st)
+	if err != nil {
+		return err
+	}
+	if sourceID.String() == replicaID.String() {
+		return fmt.Errorf("source and replica are the same database (%s): check --source and --replica", sourceID)
+	}
+	bus := transport.NewMemory(transport.MemoryOptions{})
+	st.push(func() { _ = bus.Close() })
+	if err := bus.Ensure(ctx, topics(p.Pipeline)...); err != nil {
+		return err
+	}
+	store, err := cursor.OpenFile(s.CursorFile)
+	if err != nil {
+		return err
+	}
+	st.push(func() {
+		if err := store.Close(); err != nil {
+			s.Log.Error("saving the cursors", "err", err)
+		}
+	})
+	pub, err := newPublisher(ctx, s, p, sourceWiring{source, sourceID, bus, store})
+	if err != nil {
+		return err
+	}
+	con, err := newConsumer(ctx, s, p, replicaWiring{rep, replicaID, bus})
+	if err != nil {
+		return err
+	}
+	s.Log.Info("verifying", "pipeline", p.Pipeline, "source", sourceID.String(), "replica", replicaID.String())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return pub.run(ctx) })
+	g.Go(func() error { return con.run(ctx) })
+	g.Go(func() error {
+		return watch(ctx, s, p, func(next *policy.Policy) error { return errors.Join(con.apply(next), pub.apply(next)) })
+	})
+	if s.Listen != "" {
+		g.Go(func() error { return status.Serve(ctx, s.Listen, con.page()) })
+	}
+	return ended(ctx, g.Wait())
+}

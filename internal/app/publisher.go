@@ -1,0 +1,196 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/heartbeat"
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/scanner"
+	"github.com/trickle-verify/trickle/scheduler"
+	"github.com/trickle-verify/trickle/sidechannel"
+	"github.com/trickle-verify/trickle/status"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+// scans adapts a scanner to what the scheduler calls.
+type scans struct{ *scanner.Scanner }
+
+func (s scans) Tables(ctx context.Context) ([]scheduler.TableStatus, error) {
+	found, err := s.Scanner.Tables(ctx)
+	out := make([]scheduler.TableStatus, len(found))
+	for i, f := range found {
+		out[i] = scheduler.TableStatus{Name: f.Name, Paused: f.Paused}
+	}
+	return out, err
+}
+
+func (s scans) Scan(ctx context.Context, job scheduler.Job) (scheduler.Scanned, error) {
+	out, err := s.Scanner.Scan(ctx, scanner.Job{Table: job.Table, Cycle: job.Cycle, Ranges: job.Ranges, Range: job.Range, Complete: job.Complete})
+	return scheduler.Scanned{Ranges: out.Ranges, Rows: out.Rows, Bytes: out.Bytes, SourceTime: out.SourceTime}, err
+}
+
+// publisher is the source's side, wired.
+type publisher struct {
+	policy    *policy.Policy
+	identity  postgres.Identity
+	scanner   *scanner.Scanner
+	scheduler *scheduler.Scheduler
+	server    *sidechannel.Server
+	beat      *heartbeat.Table
+	settings  Settings
+}
+
+// CursorStore keeps cursors.
+type CursorStore interface {
+	scheduler.Store
+	Close() error
+}
+
+func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWiring) (*publisher, error) {
+	samples := new(scheduler.Samples)
+	source := postgres.NewSource(w.pool)
+	scan := scanner.New(p, scanner.Parts{Source: source, Identity: w.identity, Sender: w.bus, Codec: s.codec(), Samples: samples, Log: s.Log})
+	if err := usable(ctx, scan); err != nil {
+		return nil, err
+	}
+	sched, err := scheduler.New(scheduler.Config{Policy: p, Source: w.identity.String(), Scanner: scans{scan}, Store: w.store, Samples: samples, Load: loads{source}, Log: s.Log})
+	if err != nil {
+		return nil, err
+	}
+	pub := &publisher{
+		policy: p, identity: w.identity, scanner: scan, scheduler: sched, settings: s,
+		server: sidechannel.NewServer(w.bus, s.codec(), scan, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
+	}
+	if p.Gate.Heartbeat.Enabled {
+		pub.beat = heartbeat.New(w.pool, p.Gate.Heartbeat.Table, p.Pipeline)
+		if w.identity.Standby {
+			return nil, errors.New("the heartbeat can't be written on a standby: point --source at the primary, or set gate.assume_lag")
+		}
+		if err := pub.beat.Create(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return pub, nil
+}
+
+// sourceWiring is what a publisher is built upon.
+type sourceWiring struct {
+	pool     *pgxpool.Pool
+	identity postgres.Identity
+	bus      transport.Bus
+	store    CursorStore
+}
+
+// loads measures the source for the scheduler's backoff.
+type loads struct{ source *postgres.Source }
+
+func (l loads) SourceLoad(ctx context.Context) (scheduler.Load, error) {
+	load, err := l.source.Load(ctx)
+	return scheduler.Load{Latency: load.Latency, ReplicationLag: load.ReplicationLag, ActiveSessions: load.ActiveSessions}, err
+}
+
+// usable refuses to start when no table at all can be verified; single ones are paused and shown.
+func usable(ctx context.Context, scan *scanner.Scanner) error {
+	found, err := scan.Tables(ctx)
+	if err != nil {
+		return err
+	}
+	var reasons []string
+	for _, f := range found {
+		if f.Paused == "" {
+			return nil
+		}
+		reasons = append(reasons, f.Paused)
+	}
+	return fmt.Errorf("no table can be verified: %s", strings.Join(reasons, "; "))
+}
+
+// run works until the context ends or a part fails for good.
+func (p *publisher) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.scheduler.Run(ctx) })
+	g.Go(func() error { return p.server.Run(ctx) })
+	if p.beat != nil {
+		g.Go(func() error { return p.beat.Run(ctx, time.Duration(p.policy.Gate.Heartbeat.Interval), p.settings.Log) })
+	}
+	return ended(ctx, g.Wait())
+}
+
+// ended turns the end that was asked for into success.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	return err
+}
+
+func (p *publisher) apply(next *policy.Policy) error {
+	p.scanner.SetPolicy(next)
+	return p.scheduler.SetPolicy(next)
+}
+
+// Publisher runs the source's side over Kafka until the context ends.
+func Publisher(ctx context.Context, s Settings) error {
+	var st stack
+	defer st.close()
+	p, err := s.LoadPolicy()
+	if err != nil {
+		return err
+	}
+	pool, id, err := s.openSource(ctx, &st)
+	if err != nil {
+		return err
+	}
+	bus, err := s.openBus(ctx, &st)
+	if err != nil {
+		return err
+	}
+	if err := bus.Ensure(ctx, topics(p.Pipeline)...); err != nil {
+		return err
+	}
+	store := cursor.NewTopic(bus, message.Topics{Pipeline: p.Pipeline}.Cursors(), s.Log)
+	pub, err := newPublisher(ctx, s, p, sourceWiring{pool, id, bus, store})
+	if err != nil {
+		return err
+	}
+	s.Log.Info("publishing", "pipeline", p.Pipeline, "source", id.String())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return pub.run(ctx) })
+	g.Go(func() error { return watch(ctx, s, p, pub.apply) })
+	if s.Listen != "" {
+		g.Go(func() error {
+			return status.Serve(ctx, s.Listen, status.Page{JSON: func(context.Context) (any, error) { return pub.scheduler.Status(), nil }, Log: s.Log})
+		})
+	}
+	return ended(ctx, g.Wait())
+}
+
+// watch applies edits of the policy file; an invalid one is refused and the old one stays.
+func watch(ctx context.Context, s Settings, current *policy.Policy, apply func(*policy.Policy) error) error {
+	if !s.Watch {
+		return nil
+	}
+	return policy.Watch(ctx, s.PolicyFile, current, func(next *policy.Policy, _ []policy.Warning, err error) {
+		if err == nil && next.Pipeline != current.Pipeline {
+			err = fmt.Errorf("pipeline is %q and can't become %q while it runs: restart", current.Pipeline, next.Pipeline)
+		}
+		if err == nil {
+			err = apply(next)
+		}
+		if err != nil {
+			s.Log.Error("the edited policy is refused; the old one stays in force", "file", s.PolicyFile, "err", err)
+			return
+		}
+		s.Log.Info("the edited policy is in force", "file", s.PolicyFile)
+	})
+}

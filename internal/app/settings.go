@@ -1,0 +1,145 @@
+// Package app wires the parts of both commands together and runs them.
+//
+// It decides which parts a command is made of, in which order they start, and that all of them have ended when Run returns. What always
+// holds: everything that can be wrong in the settings is found before the first range is read, as one line that names the setting; what was
+// opened is closed in reverse order. When a part fails for good the others are stopped and its error is returned.
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+// Settings are what flags and the environment say; secrets come from the environment only.
+type Settings struct {
+	PolicyFile string
+	SourceDSN  string
+	ReplicaDSN string
+	Brokers    []string
+	// Consumer names the replica in topics and groups; empty: made of the replica's identity.
+	Consumer string
+	// Listen is the address of the status port, empty for none.
+	Listen string
+	// CursorFile keeps cursors where there is no Kafka.
+	CursorFile string
+	// SigningKey signs messages and refuses those that are not; empty: no signatures.
+	SigningKey string
+	Log        *slog.Logger
+	// Watch tells whether the policy file is reloaded when it changes.
+	Watch bool
+}
+
+// stack is what was opened, to be closed in reverse.
+type stack struct{ closers []func() }
+
+func (s *stack) push(fn func()) { s.closers = append(s.closers, fn) }
+
+func (s *stack) close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+}
+
+// LoadPolicy reads the policy and logs its warnings.
+func (s Settings) LoadPolicy() (*policy.Policy, error) {
+	if s.PolicyFile == "" {
+		return nil, errors.New("no policy given: --policy FILE; see docs/reference-policy.yaml")
+	}
+	p, warnings, err := policy.Load(s.PolicyFile)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		s.Log.Warn("policy", "warning", w.String())
+	}
+	return p, nil
+}
+
+func (s Settings) codec() message.Codec { return message.Codec{Secret: []byte(s.SigningKey)} }
+
+func (s Settings) openSource(ctx context.Context, st *stack) (*pgxpool.Pool, postgres.Identity, error) {
+	return open(ctx, st, s.SourceDSN, postgres.Options{Role: "source", Setting: "--source or TRICKLE_SOURCE_DSN", MaxConns: 12})
+}
+
+func (s Settings) openReplica(ctx context.Context, st *stack) (*pgxpool.Pool, postgres.Identity, error) {
+	return open(ctx, st, s.ReplicaDSN, postgres.Options{Role: "replica", Setting: "--replica or TRICKLE_REPLICA_DSN", MaxConns: 12})
+}
+
+func open(ctx context.Context, st *stack, dsn string, o postgres.Options) (*pgxpool.Pool, postgres.Identity, error) {
+	pool, err := postgres.Open(ctx, dsn, o)
+	if err != nil {
+		return nil, postgres.Identity{}, err
+	}
+	st.push(pool.Close)
+	id, err := postgres.Identify(ctx, pool)
+	if err != nil {
+		return nil, postgres.Identity{}, fmt.Errorf("%s: %w", o.Role, err)
+	}
+	return pool, id, nil
+}
+
+func (s Settings) openBus(ctx context.Context, st *stack) (transport.Bus, error) {
+	if len(s.Brokers) == 0 {
+		return nil, errors.New("no Kafka given: --brokers host:port,… or TRICKLE_BROKERS; to do without Kafka, run trickle run --replica DSN")
+	}
+	bus, err := transport.NewKafka(ctx, transport.KafkaOptions{Brokers: s.Brokers, Logger: s.Log})
+	if err != nil {
+		return nil, err
+	}
+	st.push(func() {
+		if err := bus.Close(); err != nil {
+			s.Log.Warn("closing the connection to Kafka", "err", err)
+		}
+	})
+	return bus, nil
+}
+
+// consumer is the replica's name in topics: as set, else from its identity, so that two replicas never share one by default.
+func (s Settings) consumer(id postgres.Identity) (string, error) {
+	if s.Consumer != "" {
+		return s.Consumer, message.CheckName("consumer", s.Consumer)
+	}
+	h := fnv.New32a()
+	h.Write([]byte(id.String()))
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+			return r
+		}
+		return '-'
+	}, id.Database)
+	return name[:min(len(name), 60)] + "-" + strconv.FormatUint(uint64(h.Sum32()), 36), nil
+}
+
+// newID names a resync: short enough to type.
+func newID() string {
+	b := make([]byte, 5)
+	if _, err := rand.Read(b); err != nil {
+		return strconv.Itoa(os.Getpid()) // rand.Read never fails on the systems that Go supports
+	}
+	return hex.EncodeToString(b)
+}
+
+// topics lists what both sides need, so that whoever starts first makes them.
+func topics(pipeline string) []transport.TopicSpec {
+	t := message.Topics{Pipeline: pipeline}
+	return []transport.TopicSpec{
+		{Name: t.Verify(), Partitions: 8},
+		{Name: t.Requests(), Partitions: 4},
+		{Name: t.Cursors(), Partitions: 1, Compacted: true},
+	}
+}

@@ -1,0 +1,190 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Report is how a replica's verification stands, as `trickle-consumer status --format json` prints it.
+type Report struct {
+	Pipeline string         `json:"pipeline"`
+	Source   string         `json:"source"` // the pinned source, empty before the first message
+	Gate     GateReport     `json:"gate"`
+	Tables   []TableReport  `json:"tables"`
+	Window   WindowReport   `json:"window"`
+	Brake    BrakeReport    `json:"brake"`
+	Resyncs  []ResyncReport `json:"resyncs"`
+	// Unconfirmed counts corrections that were written and not confirmed yet.
+	Unconfirmed int `json:"unconfirmed"`
+	// Refused counts messages that could not be read or believed.
+	Refused       int    `json:"refused"`
+	RefusedReason string `json:"refused_reason"`
+}
+
+// GateReport is the gate as the detector last saw it.
+type GateReport struct {
+	Open       bool      `json:"open"`
+	LagSeconds *float64  `json:"lag_seconds"` // null: unknown
+	Reason     string    `json:"reason"`
+	At         time.Time `json:"at"`
+}
+
+// Kinds counts by kind of drift.
+type Kinds struct {
+	Missing    int `json:"missing"`
+	Mismatched int `json:"mismatched"`
+	Extra      int `json:"extra"`
+}
+
+// TableReport is one table.
+type TableReport struct {
+	Table              string     `json:"table"`
+	Replica            string     `json:"replica"`
+	Digest             string     `json:"digest"`
+	RowsVerified       int64      `json:"rows_verified"`
+	RangesVerified     int64      `json:"ranges_verified"`
+	Coverage           float64    `json:"coverage"`            // of the publisher's ranges, verified in this cycle or the last
+	OldestVerification *time.Time `json:"oldest_verification"` // null: never verified
+	Suspects           int        `json:"suspects"`
+	Resolved           int64      `json:"resolved"`
+	Corrected          Kinds      `json:"corrected"`
+	Failed             int64      `json:"failed"`
+	LastFailure        string     `json:"last_failure"`
+	Discrepancies      int        `json:"discrepancies"` // within the window
+	Paused             string     `json:"paused"`
+}
+
+// WindowReport is the sliding window over all tables.
+type WindowReport struct {
+	Seconds       float64 `json:"seconds"`
+	Discrepancies int     `json:"discrepancies"`
+	RowsVerified  int64   `json:"rows_verified"`
+	Ratio         float64 `json:"ratio"` // discrepancies over rows verified, 0 where none was
+}
+
+// BrakeReport is the brake.
+type BrakeReport struct {
+	On     bool   `json:"on"`
+	Reason string `json:"reason"`
+}
+
+// ResyncReport is one resync.
+type ResyncReport struct {
+	ID         string     `json:"id"`
+	Scope      string     `json:"scope"`
+	Table      string     `json:"table"`
+	State      string     `json:"state"`
+	Rows       int64      `json:"rows"` // looked at
+	Corrected  int64      `json:"corrected"`
+	Ranges     int        `json:"ranges"`
+	RangesDone int        `json:"ranges_done"`
+	Why        string     `json:"why"`
+	Failure    string     `json:"failure"`
+	Requested  time.Time  `json:"requested_at"`
+	Ended      *time.Time `json:"ended_at"`
+}
+
+// staleGate is how old the recorded gate may be before it says nothing any more.
+const staleGate = time.Minute
+
+// Report reads how things stand. It fails with ErrNotMigrated where no detector ever ran, and names the pipelines there are when this one is unknown.
+func (l *Ledger) Report(ctx context.Context) (Report, error) {
+	r := Report{Pipeline: l.pipeline, Tables: []TableReport{}, Resyncs: []ResyncReport{}}
+	err := pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if err := l.reportPipeline(ctx, tx, &r); err != nil {
+			return err
+		}
+		if err := l.reportTables(ctx, tx, &r); err != nil {
+			return err
+		}
+		return l.reportResyncs(ctx, tx, &r)
+	})
+	if err != nil {
+		return r, fmt.Errorf("reading the ledger: %w", missing(err))
+	}
+	return r, nil
+}
+
+func (l *Ledger) reportPipeline(ctx context.Context, tx pgx.Tx, r *Report) error {
+	var window, age time.Duration
+	var lag *time.Duration
+	var at *time.Time
+	err := tx.QueryRow(ctx, `SELECT coalesce(source, ''), gate_open, gate_reason, gate_lag, gate_at, coalesce(clock_timestamp() - gate_at, '0'), window_length,
+			brake_reason IS NOT NULL, coalesce(brake_reason, ''), refused, coalesce(refused_reason, ''),
+			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = p.pipeline AND c.closed_at IS NULL),
+			(SELECT count(*) FROM trickle.discrepancies d WHERE d.pipeline = p.pipeline AND d.at > clock_timestamp() - p.window_length),
+			(SELECT coalesce(sum(rows), 0)::bigint FROM trickle.ranges g WHERE g.pipeline = p.pipeline AND g.verified_at > clock_timestamp() - p.window_length)
+		FROM trickle.pipelines p WHERE pipeline = $1`, l.pipeline).Scan(&r.Source, &r.Gate.Open, &r.Gate.Reason, &lag, &at, &age, &window,
+		&r.Brake.On, &r.Brake.Reason, &r.Refused, &r.RefusedReason, &r.Unconfirmed, &r.Window.Discrepancies, &r.Window.RowsVerified)
+	if errors.Is(err, pgx.ErrNoRows) {
+		var known []string
+		if err := tx.QueryRow(ctx, `SELECT array_agg(pipeline ORDER BY pipeline) FROM trickle.pipelines`).Scan(&known); err != nil {
+			return err
+		}
+		return fmt.Errorf("no detector of pipeline %q has run here; there are: %v", l.pipeline, known)
+	}
+	if err != nil {
+		return err
+	}
+	if lag != nil {
+		s := lag.Seconds()
+		r.Gate.LagSeconds = &s
+	}
+	if at != nil {
+		r.Gate.At = at.UTC()
+	}
+	if age > staleGate {
+		r.Gate = GateReport{At: r.Gate.At, Reason: fmt.Sprintf("no detector has run for %s", age.Round(time.Second))}
+	}
+	r.Window.Seconds = window.Seconds()
+	if r.Window.RowsVerified > 0 {
+		r.Window.Ratio = float64(r.Window.Discrepancies) / float64(r.Window.RowsVerified)
+	}
+	return nil
+}
+
+func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
+	rows, err := tx.Query(ctx, `SELECT t.table_name, t.replica_name, t.digest, t.rows_verified, t.ranges_verified, t.resolved, t.failed, coalesce(t.last_failure, ''), t.paused,
+			coalesce(least(1, g.n::float8 / nullif(t.ranges, 0)), 0), g.oldest,
+			(SELECT count(*) FROM trickle.suspects s WHERE s.pipeline = t.pipeline AND s.table_name = t.table_name),
+			(SELECT count(*) FROM trickle.discrepancies d JOIN trickle.pipelines p USING (pipeline)
+				WHERE d.pipeline = t.pipeline AND d.table_name = t.table_name AND d.at > clock_timestamp() - p.window_length),
+			c.missing, c.mismatched, c.extra
+		FROM trickle.tables t
+		CROSS JOIN LATERAL (SELECT count(*) AS n, min(verified_at) AS oldest FROM trickle.ranges g
+			WHERE g.pipeline = t.pipeline AND g.table_name = t.table_name AND g.cycle + 1 >= t.cycle) g
+		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE kind = 'missing') AS missing, count(*) FILTER (WHERE kind = 'mismatched') AS mismatched,
+			count(*) FILTER (WHERE kind = 'extra') AS extra FROM trickle.corrections c WHERE c.pipeline = t.pipeline AND c.table_name = t.table_name) c
+		WHERE t.pipeline = $1 ORDER BY 1`, l.pipeline)
+	if err != nil {
+		return err
+	}
+	r.Tables, err = pgx.AppendRows(r.Tables, rows, func(row pgx.CollectableRow) (TableReport, error) {
+		var t TableReport
+		err := row.Scan(&t.Table, &t.Replica, &t.Digest, &t.RowsVerified, &t.RangesVerified, &t.Resolved, &t.Failed, &t.LastFailure, &t.Paused,
+			&t.Coverage, &t.OldestVerification, &t.Suspects, &t.Discrepancies, &t.Corrected.Missing, &t.Corrected.Mismatched, &t.Corrected.Extra)
+		return t, err
+	})
+	return err
+}
+
+func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error {
+	rows, err := tx.Query(ctx, `SELECT s.id, s.scope, s.table_name, s.state, s.rows, s.reason, coalesce(s.failure, ''), s.requested_at, s.ended_at, g.n, g.done,
+			(SELECT count(*) FROM trickle.corrections c WHERE c.resync_id = s.id)
+		FROM trickle.resyncs s
+		CROSS JOIN LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE done) AS done FROM trickle.resync_ranges g WHERE g.resync_id = s.id) g
+		WHERE s.pipeline = $1 ORDER BY s.requested_at DESC LIMIT 50`, l.pipeline)
+	if err != nil {
+		return err
+	}
+	r.Resyncs, err = pgx.AppendRows(r.Resyncs, rows, func(row pgx.CollectableRow) (ResyncReport, error) {
+		var s ResyncReport
+		err := row.Scan(&s.ID, &s.Scope, &s.Table, &s.State, &s.Rows, &s.Why, &s.Failure, &s.Requested, &s.Ended, &s.Ranges, &s.RangesDone, &s.Corrected)
+		return s, err
+	})
+	return err
+}
