@@ -1,0 +1,173 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
+)
+
+// parsed returns a policy with these lines added.
+func parsed(t testing.TB, lines string) *policy.Policy {
+	t.Helper()
+	p, _, err := policy.Parse("test", []byte("pipeline: test\ntables: [{table: public.*}]\n"+lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// cut returns n ranges with bounds 1, 2, …, n-1.
+func cut(n int) []cursor.Range {
+	out := make([]cursor.Range, n)
+	for i := range n {
+		if i > 0 {
+			out[i].Bounds.Lo = message.Key{strconv.Itoa(i)}
+		}
+		if i < n-1 {
+			out[i].Bounds.Hi = message.Key{strconv.Itoa(i + 1)}
+		}
+	}
+	return out
+}
+
+type scan struct {
+	at  time.Duration // since the fake began
+	job Job
+}
+
+// fake is a source whose tables have a number of ranges; a scan of it takes some time and finds rows.
+type fake struct {
+	began time.Time
+	took  time.Duration
+	bytes int64
+
+	mu     sync.Mutex
+	rows   int
+	onJob  func(Job) ([]cursor.Range, error) // nil: the range itself
+	tables map[string]int                    // ranges
+	paused map[string]string                 // reasons
+	scans  []scan
+	xmin   uint64
+}
+
+func newFake(tables map[string]int) *fake {
+	return &fake{began: time.Now(), tables: tables, paused: map[string]string{}, rows: 5000, bytes: 100}
+}
+
+func (f *fake) Tables(context.Context) ([]TableStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []TableStatus
+	for name := range f.tables {
+		out = append(out, TableStatus{name, f.paused[name]})
+	}
+	return out, nil
+}
+
+func (f *fake) Plan(_ context.Context, table string) ([]cursor.Range, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tables[table] == 0 {
+		return nil, errors.New("no permission")
+	}
+	return cut(f.tables[table]), nil
+}
+
+func (f *fake) Scan(ctx context.Context, job Job) (Scanned, error) {
+	f.mu.Lock()
+	f.scans = append(f.scans, scan{time.Since(f.began), job})
+	rows, onJob := f.rows, f.onJob
+	f.mu.Unlock()
+	if f.took > 0 {
+		select {
+		case <-ctx.Done():
+			return Scanned{}, ctx.Err()
+		case <-time.After(f.took):
+		}
+	}
+	r := job.Range
+	r.Rows, r.VerifiedAt = uint64(rows), time.Now()
+	ranges := []cursor.Range{r}
+	if onJob != nil {
+		var err error
+		if ranges, err = onJob(job); err != nil {
+			return Scanned{}, err
+		}
+	}
+	return Scanned{Ranges: ranges, Rows: rows, Bytes: f.bytes, SourceTime: f.took}, nil
+}
+
+func (f *fake) Sample(context.Context) (cursor.Sample, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.xmin++
+	return cursor.Sample{At: time.Now(), Xmin: f.xmin}, nil
+}
+
+func (f *fake) seen() []scan {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.scans)
+}
+
+// count is the number of scans of a table, "" for all of them.
+func (f *fake) count(table string) int {
+	n := 0
+	for _, s := range f.seen() {
+		if table == "" || s.job.Table == table {
+			n++
+		}
+	}
+	return n
+}
+
+// running starts a scheduler and returns it with what ends it.
+func running(t *testing.T, c Config) (*Scheduler, func()) {
+	t.Helper()
+	if c.Store == nil {
+		c.Store = new(cursor.Memory)
+	}
+	c.Source = "source"
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("Run ended with %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return s, stop
+}
+
+// after lets d pass and everything come to rest.
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func wholeChain(ranges []cursor.Range) error {
+	chain, stale := chainOf(ranges)
+	if chain == nil || len(stale) > 0 {
+		return fmt.Errorf("stored ranges are no chain: %v", ranges)
+	}
+	return verifyChain(chain, everything)
+}

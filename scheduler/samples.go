@@ -1,0 +1,82 @@
+package scheduler
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/trickle-verify/trickle/cursor"
+)
+
+const (
+	maxSamples  = 2000
+	thinnedTo   = 1000
+	freshest    = 200 // never thinned: a short quiet time needs them
+	sampleSlack = time.Hour
+)
+
+// Samples remembers which transactions were running when, so that a row's writer can be told quiet or not. It is safe for concurrent use; the
+// zero value is empty and ready.
+type Samples struct {
+	mu     sync.Mutex
+	oldest []cursor.Sample // oldest first
+}
+
+// Before returns the newest sample taken at or before t, false when memory doesn't reach back so far.
+func (s *Samples) Before(t time.Time) (cursor.Sample, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, found := s.find(t)
+	if !found {
+		i--
+	}
+	if i < 0 {
+		return cursor.Sample{}, false
+	}
+	return s.oldest[i], true
+}
+
+func (s *Samples) find(t time.Time) (int, bool) {
+	return slices.BinarySearchFunc(s.oldest, t, func(a cursor.Sample, t time.Time) int { return a.At.Compare(t) })
+}
+
+// add takes a sample in and forgets what is older than keep. When there are too many, samples are left out evenly: an older sample than
+// there could be is cautious, never wrong. A clock that was set back makes what it has passed unusable, so that goes too.
+func (s *Samples) add(sample cursor.Sample, keep time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, _ := s.find(sample.At)
+	s.oldest = append(s.oldest[:i], sample)
+	// The last sample that is older than keep stays: it is the one that Before finds for keep ago.
+	i, _ = s.find(sample.At.Add(-keep))
+	s.oldest = slices.Delete(s.oldest, 0, max(0, i-1))
+	if len(s.oldest) > maxSamples {
+		s.thin()
+	}
+}
+
+func (s *Samples) thin() {
+	old := s.oldest[:len(s.oldest)-freshest]
+	spacing := old[len(old)-1].At.Sub(old[0].At) / (thinnedTo - freshest)
+	kept := old[:1:1]
+	for _, sample := range old[1:] {
+		if sample.At.Sub(kept[len(kept)-1].At) >= spacing {
+			kept = append(kept, sample)
+		}
+	}
+	s.oldest = append(kept, s.oldest[len(old):]...)
+}
+
+// all returns a copy, oldest first.
+func (s *Samples) all() []cursor.Sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.oldest)
+}
+
+// restore takes in what was stored, in place of what is there.
+func (s *Samples) restore(samples []cursor.Sample) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.oldest = slices.SortedFunc(slices.Values(samples), func(a, b cursor.Sample) int { return a.At.Compare(b.At) })
+}
