@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"slices"
@@ -26,7 +27,7 @@ const (
 	defaultMaxMessage     = 900 << 10
 	defaultConnectTimeout = 10 * time.Second
 	retryEvery            = 250 * time.Millisecond
-	topicAppears          = 3 * time.Second // how long a topic that was just created may be unknown to a broker
+	topicAppears          = 2 * time.Second // how long a topic that was just created may be unknown to a broker
 	inFlightBytes         = 64 << 20        // of records that were given to Send and are not acknowledged
 	recordOverhead        = 1 << 10         // what a record counts beside its value, so that small ones are bounded too
 	batchOverhead         = 64 << 10        // room for key and headers beside a value of MaxMessage
@@ -137,7 +138,10 @@ func (k *Kafka) ping(ctx context.Context) error {
 		case !transient(err):
 			return fmt.Errorf("Kafka at %s: %w", brokers, err)
 		}
-		if !pause(bounded) {
+		if !pause(bounded) && errors.Is(last, io.EOF) {
+			return fmt.Errorf("Kafka at %s hangs up: %w; check TLS and login, and --brokers", brokers, last)
+		}
+		if bounded.Err() != nil {
 			return fmt.Errorf("cannot reach Kafka at %s: %w; check --brokers", brokers, last)
 		}
 	}

@@ -233,7 +233,7 @@ func (r *kafkaReader) Commit(ctx context.Context) error {
 	})
 	switch {
 	case errors.Is(err, kerr.IllegalGeneration), errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.FencedInstanceID),
-		errors.Is(err, kerr.StaleMemberEpoch):
+		errors.Is(err, kerr.StaleMemberEpoch), errors.Is(err, kerr.RebalanceInProgress):
 		r.bus.options.Logger.Debug("partitions were lost before they were committed", "group", r.group, "err", err)
 		return nil
 	case errors.Is(err, kerr.GroupAuthorizationFailed):

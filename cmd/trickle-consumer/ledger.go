@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/trickle-verify/trickle/internal/app"
+	"github.com/trickle-verify/trickle/internal/command"
+	"github.com/trickle-verify/trickle/status"
+)
+
+func statusCommand(f *command.Flags) *cobra.Command {
+	c := &cobra.Command{
+		Use: "status --policy FILE", Short: "Show coverage, gate, suspects, corrections, window and resyncs", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return withOffice(c, f, func(o *app.Office) error {
+				r, err := o.Ledger.Report(c.Context())
+				if err != nil {
+					return err
+				}
+				if f.JSON() {
+					return command.PrintJSON(c.OutOrStdout(), r)
+				}
+				_, err = fmt.Fprint(c.OutOrStdout(), status.Text(r))
+				return err
+			})
+		},
+	}
+	f.Policy(c)
+	f.Replica(c)
+	return c
+}
+
+// withOffice opens the replica's ledger for a command of an operator.
+func withOffice(c *cobra.Command, f *command.Flags, fn func(*app.Office) error) error {
+	s, err := f.Settings()
+	if err != nil {
+		return err
+	}
+	o, err := app.OpenOffice(c.Context(), s)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	return fn(o)
+}
+
+func resyncCommand(f *command.Flags) *cobra.Command {
+	var table, rng, approve string
+	c := &cobra.Command{
+		Use: "resync (--table T [--range A..B] | --approve ID)", Short: "Ask for a resync by hand, or release a waiting one", Args: cobra.NoArgs,
+		Example: "  trickle-consumer resync --policy policy.yaml --table public.orders\n" +
+			"  trickle-consumer resync --policy policy.yaml --table public.orders --range 1000..2000     # keys over 1000 up to 2000\n" +
+			"  trickle-consumer resync --policy policy.yaml --table public.order_items --range 10,1..20,1",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if (table == "") == (approve == "") {
+				return errors.New("give --table T (with --range A..B for a part of it), or --approve ID")
+			}
+			return withOffice(c, f, func(o *app.Office) error {
+				if approve != "" {
+					if err := o.Ledger.Approve(c.Context(), approve); err != nil {
+						return err
+					}
+					_, err := fmt.Fprintf(c.OutOrStdout(), "resync %s is released\n", approve)
+					return err
+				}
+				id, err := o.Resync(c.Context(), table, rng)
+				if err != nil {
+					return err
+				}
+				if f.JSON() {
+					return command.PrintJSON(c.OutOrStdout(), map[string]string{"id": id})
+				}
+				_, err = fmt.Fprintf(c.OutOrStdout(), "resync %s of %s is asked for; the running detector walks it: trickle-consumer status\n", id, table)
+				return err
+			})
+		},
+	}
+	f.Policy(c)
+	f.Replica(c)
+	c.Flags().StringVar(&table, "table", "", "the `TABLE` as the source calls it")
+	c.Flags().StringVar(&rng, "range", "", "only keys over A up to B: `A..B`; either may be left out; several key columns: commas")
+	c.Flags().StringVar(&approve, "approve", "", "release the waiting resync `ID`")
+	return c
+}
+
+func brakeCommand(f *command.Flags) *cobra.Command {
+	var release bool
+	c := &cobra.Command{
+		Use: "brake [--release]", Short: "Show whether the brake holds corrections back, or release it", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return withOffice(c, f, func(o *app.Office) error {
+				if !release {
+					reason, err := o.Ledger.Braked(c.Context())
+					if err != nil {
+						return err
+					}
+					if reason == "" {
+						reason = "off"
+					}
+					_, err = fmt.Fprintln(c.OutOrStdout(), "brake:", reason)
+					return err
+				}
+				was, err := o.Ledger.Release(c.Context())
+				if err != nil {
+					return err
+				}
+				if !was {
+					return errors.New("the brake is not on")
+				}
+				_, err = fmt.Fprintln(c.OutOrStdout(), "the brake is released; what was counted so far counts no more")
+				return err
+			})
+		},
+	}
+	f.Policy(c)
+	f.Replica(c)
+	c.Flags().BoolVar(&release, "release", false, "let corrections go on")
+	return c
+}
+
+func pinCommand(f *command.Flags) *cobra.Command {
+	var source string
+	c := &cobra.Command{
+		Use: "pin --source SYSTEM/DATABASE", Short: "Accept another source, because it was replaced on purpose", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if source == "" {
+				return errors.New("give --source SYSTEM/DATABASE, as the reason in trickle-consumer status names it")
+			}
+			return withOffice(c, f, func(o *app.Office) error {
+				if err := o.Ledger.Repin(c.Context(), source); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(c.OutOrStdout(), "pinned to %s\n", source)
+				return err
+			})
+		},
+	}
+	f.Policy(c)
+	f.Replica(c)
+	c.Flags().StringVar(&source, "source", "", "the source's identity")
+	return c
+}

@@ -1,0 +1,64 @@
+package app
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/message"
+)
+
+// TableProgress is how far the scan of one table has come.
+type TableProgress struct {
+	Table   string    `json:"table"`
+	Cycle   uint64    `json:"cycle"`
+	Started time.Time `json:"started"`
+	Done    int       `json:"done"` // ranges verified in this cycle
+	Ranges  int       `json:"ranges"`
+	Rows    uint64    `json:"rows"`   // of all ranges, when each was last read
+	Oldest  time.Time `json:"oldest"` // the zero time where a range was never verified
+}
+
+// Progress reads the stored position of the scan: from the cursor file where fromFile, else from Kafka.
+func Progress(ctx context.Context, s Settings, fromFile bool) ([]TableProgress, error) {
+	state, err := stored(ctx, s, fromFile)
+	if err != nil {
+		return nil, err
+	}
+	out := []TableProgress{}
+	for _, name := range slices.Sorted(maps.Keys(state.Tables)) {
+		t := state.Tables[name]
+		p := TableProgress{Table: name, Cycle: t.Cycle, Started: t.Started}
+		for i, r := range state.Ranges[name] {
+			p.Ranges++
+			p.Rows += r.Rows
+			if r.Cycle >= t.Cycle {
+				p.Done++
+			}
+			if i == 0 || r.VerifiedAt.Before(p.Oldest) {
+				p.Oldest = r.VerifiedAt
+			}
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func stored(ctx context.Context, s Settings, fromFile bool) (cursor.State, error) {
+	if fromFile || len(s.Brokers) == 0 {
+		return cursor.ReadFile(s.CursorFile)
+	}
+	p, err := s.LoadPolicy()
+	if err != nil {
+		return cursor.State{}, err
+	}
+	var st stack
+	defer st.close()
+	bus, err := s.openBus(ctx, &st)
+	if err != nil {
+		return cursor.State{}, err
+	}
+	return cursor.NewTopic(bus, message.Topics{Pipeline: p.Pipeline}.Cursors(), s.Log).Load(ctx)
+}

@@ -1,0 +1,149 @@
+// Package command is what the two commands share: flags, exit status, output and how they end.
+//
+// It decides that a command exits 0 on success, 1 where a check found something, 2 on an error, and that an error is one line that says
+// what to do next. What always holds: the first interrupt ends a command in order, the second at once; nothing secret is printed. When a
+// command fails, standard output holds nothing that could be taken for a result.
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/trickle-verify/trickle/internal/app"
+)
+
+// ErrFound ends a command whose check found something: exit status 1, and what was found has been printed.
+var ErrFound = errors.New("the check found something")
+
+// Main runs a root command and returns the exit status.
+func Main(root *cobra.Command) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop() // a second interrupt ends the process at once
+	}()
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
+	})
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, ErrFound):
+		return 1
+	default:
+		fmt.Fprintf(root.ErrOrStderr(), "%s: %v\n", root.Name(), err)
+		return 2
+	}
+}
+
+// Flags are those that most commands take.
+type Flags struct {
+	settings app.Settings
+	format   string
+	level    string
+	brokers  []string
+}
+
+// Register adds the flags to a root command; each of its subcommands then takes them.
+func (f *Flags) Register(root *cobra.Command) {
+	p := root.PersistentFlags()
+	p.StringVar(&f.format, "format", "text", "output: text or json")
+	p.StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if f.format != "text" && f.format != "json" {
+			return fmt.Errorf("--format %q: use text or json", f.format)
+		}
+		return nil
+	}
+}
+
+// Policy adds --policy.
+func (f *Flags) Policy(c *cobra.Command) {
+	c.Flags().StringVar(&f.settings.PolicyFile, "policy", os.Getenv("TRICKLE_POLICY"), "the policy `FILE` (TRICKLE_POLICY)")
+}
+
+// Source adds --source.
+func (f *Flags) Source(c *cobra.Command) {
+	c.Flags().StringVar(&f.settings.SourceDSN, "source", "", "`DSN` of the source database (TRICKLE_SOURCE_DSN)")
+}
+
+// Replica adds --replica.
+func (f *Flags) Replica(c *cobra.Command) {
+	c.Flags().StringVar(&f.settings.ReplicaDSN, "replica", "", "`DSN` of the replica database (TRICKLE_REPLICA_DSN)")
+}
+
+// Brokers adds --brokers.
+func (f *Flags) Brokers(c *cobra.Command) {
+	c.Flags().StringSliceVar(&f.brokers, "brokers", nil, "Kafka's bootstrap servers, `host:port,…` (TRICKLE_BROKERS)")
+}
+
+// Consumer adds --consumer.
+func (f *Flags) Consumer(c *cobra.Command) {
+	c.Flags().StringVar(&f.settings.Consumer, "consumer", os.Getenv("TRICKLE_CONSUMER"), "`NAME` of this replica in topics and groups; default: made of its identity (TRICKLE_CONSUMER)")
+}
+
+// Listen adds --listen.
+func (f *Flags) Listen(c *cobra.Command, def string) {
+	c.Flags().StringVar(&f.settings.Listen, "listen", def, "`ADDRESS` of the status port; '' for none")
+}
+
+// CursorFile adds --cursor-file.
+func (f *Flags) CursorFile(c *cobra.Command) {
+	c.Flags().StringVar(&f.settings.CursorFile, "cursor-file", "trickle-cursors.json", "where the scan's position is kept without Kafka")
+}
+
+// JSON reports whether output is to be JSON.
+func (f *Flags) JSON() bool { return f.format == "json" }
+
+// Settings fills in the environment and makes the logger.
+func (f *Flags) Settings() (app.Settings, error) {
+	s := f.settings
+	if s.SourceDSN == "" {
+		s.SourceDSN = os.Getenv("TRICKLE_SOURCE_DSN")
+	}
+	if s.ReplicaDSN == "" {
+		s.ReplicaDSN = os.Getenv("TRICKLE_REPLICA_DSN")
+	}
+	s.Brokers = f.brokers
+	if env := os.Getenv("TRICKLE_BROKERS"); len(s.Brokers) == 0 && env != "" {
+		s.Brokers = strings.Split(env, ",")
+	}
+	s.SigningKey = os.Getenv("TRICKLE_SIGNING_KEY")
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.level)); err != nil {
+		return s, fmt.Errorf("--log-level %q: use debug, info, warn or error", f.level)
+	}
+	s.Log = Logger(os.Stderr, level)
+	s.Watch = true
+	return s, nil
+}
+
+// Logger writes text to a terminal and JSON to anything else.
+func Logger(w *os.File, level slog.Level) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if term.IsTerminal(int(w.Fd())) {
+		return slog.New(slog.NewTextHandler(w, o))
+	}
+	return slog.New(slog.NewJSONHandler(w, o))
+}
+
+// PrintJSON writes one indented object.
+func PrintJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

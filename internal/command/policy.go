@@ -1,0 +1,80 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/trickle-verify/trickle/policy"
+)
+
+// Policy is `policy validate` and `policy schema`.
+func Policy(f *Flags) *cobra.Command {
+	c := &cobra.Command{Use: "policy", Short: "Check policy files, print their JSON Schema", Args: cobra.NoArgs}
+	c.AddCommand(&cobra.Command{
+		Use: "validate FILE...", Short: "Check policy files: every fault with line and column; exit status 1 when there is one", Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, files []string) error { return validate(c, f, files) },
+	}, &cobra.Command{
+		Use: "schema", Short: "Print the JSON Schema of the policy, for editors", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			schema, err := policy.JSONSchema()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), string(schema))
+			return err
+		},
+	})
+	return c
+}
+
+type verdict struct {
+	File     string           `json:"file"`
+	Valid    bool             `json:"valid"`
+	Problems []policy.Problem `json:"problems"`
+	Warnings []policy.Warning `json:"warnings"`
+}
+
+func validate(c *cobra.Command, f *Flags, files []string) error {
+	var found bool
+	verdicts := make([]verdict, 0, len(files))
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			return err
+		}
+		_, warnings, err := policy.Load(file)
+		v := verdict{File: file, Valid: err == nil, Problems: []policy.Problem{}, Warnings: append([]policy.Warning{}, warnings...)}
+		var problems policy.Errors
+		switch {
+		case errors.As(err, &problems):
+			v.Problems = append(v.Problems, problems...)
+		case err != nil:
+			return err
+		}
+		found = found || !v.Valid
+		verdicts = append(verdicts, v)
+	}
+	if f.JSON() {
+		if err := PrintJSON(c.OutOrStdout(), verdicts); err != nil {
+			return err
+		}
+	} else {
+		for _, v := range verdicts {
+			for _, p := range v.Problems {
+				fmt.Fprintln(c.ErrOrStderr(), p)
+			}
+			for _, w := range v.Warnings {
+				fmt.Fprintln(c.ErrOrStderr(), "warning:", w)
+			}
+			if v.Valid {
+				fmt.Fprintf(c.OutOrStdout(), "%s: valid\n", v.File)
+			}
+		}
+	}
+	if found {
+		return ErrFound
+	}
+	return nil
+}

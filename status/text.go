@@ -1,0 +1,81 @@
+package status
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/trickle-verify/trickle/ledger"
+)
+
+// Text is a replica's report for a terminal.
+func Text(r ledger.Report) string {
+	var b strings.Builder
+	lag := "unknown"
+	if r.Gate.LagSeconds != nil {
+		lag = fmt.Sprintf("%.1f s", *r.Gate.LagSeconds)
+	}
+	gate := "open"
+	if !r.Gate.Open {
+		gate = "closed: " + r.Gate.Reason
+	}
+	fmt.Fprintf(&b, "pipeline  %s\nsource    %s\ngate      %s\nlag       %s\n", r.Pipeline, or(r.Source, "no message yet"), gate, lag)
+	fmt.Fprintf(&b, "window    %d discrepancies in %d rows within %s\n", r.Window.Discrepancies, r.Window.RowsVerified, time.Duration(r.Window.Seconds*float64(time.Second)))
+	if r.Brake.On {
+		fmt.Fprintf(&b, "brake     ON: %s; look at trickle.corrections, then: trickle-consumer brake --release\n", r.Brake.Reason)
+	}
+	if r.Refused > 0 {
+		fmt.Fprintf(&b, "refused   %d messages, the last: %s\n", r.Refused, r.RefusedReason)
+	}
+	if r.Unconfirmed > 0 {
+		fmt.Fprintf(&b, "open      %d corrections wait for their confirmation\n", r.Unconfirmed)
+	}
+	if len(r.Tables) == 0 {
+		b.WriteString("\nno table has been verified yet\n")
+		return b.String()
+	}
+	w := table.NewWriter()
+	w.SetStyle(table.StyleLight)
+	w.AppendHeader(table.Row{"table", "replica", "digest", "coverage", "oldest", "rows verified", "suspects", "resolved", "missing", "mismatched", "extra", "failed"})
+	for _, t := range r.Tables {
+		oldest := "never"
+		if t.OldestVerification != nil {
+			oldest = time.Since(*t.OldestVerification).Round(time.Second).String() + " ago"
+		}
+		w.AppendRow(table.Row{t.Table, t.Replica, t.Digest, fmt.Sprintf("%.0f %%", 100*t.Coverage), oldest, t.RowsVerified, t.Suspects, t.Resolved,
+			t.Corrected.Missing, t.Corrected.Mismatched, t.Corrected.Extra, t.Failed})
+	}
+	b.WriteString("\n" + w.Render() + "\n")
+	for _, t := range r.Tables {
+		if t.Paused != "" {
+			fmt.Fprintf(&b, "paused    %s: %s\n", t.Table, t.Paused)
+		}
+		if t.LastFailure != "" {
+			fmt.Fprintf(&b, "failed    %s: %s\n", t.Table, t.LastFailure)
+		}
+	}
+	if len(r.Resyncs) > 0 {
+		w = table.NewWriter()
+		w.SetStyle(table.StyleLight)
+		w.AppendHeader(table.Row{"resync", "scope", "table", "state", "ranges", "rows", "corrected", "why"})
+		for _, s := range r.Resyncs {
+			w.AppendRow(table.Row{s.ID, s.Scope, s.Table, s.State, fmt.Sprintf("%d of %d", s.RangesDone, s.Ranges), s.Rows, s.Corrected, or(s.Failure, s.Why)})
+		}
+		b.WriteString("\n" + w.Render() + "\n")
+		for _, s := range r.Resyncs {
+			if s.State == "waiting" {
+				fmt.Fprintf(&b, "resync %s waits: trickle-consumer resync --approve %s\n", s.ID, s.ID)
+			}
+		}
+	}
+	return b.String()
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
