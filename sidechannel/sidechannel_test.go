@@ -152,6 +152,27 @@ func TestAskAgainUntilThePublisherIsThere(t *testing.T) {
 	})
 }
 
+func TestASlowPublisherDoesNotAnswerRepetitions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memoryBus(t, "cache")
+		answers := 0
+		stop := start(t, server(bus, func(ctx context.Context, env *tricklepb.Envelope) *tricklepb.Envelope {
+			answers++
+			time.Sleep(12 * time.Second)
+			return echo(ctx, env)
+		}).Run)
+		c := client(bus, "cache")
+		defer start(t, c.Run)()
+		ask(t, c, "public.t")
+		time.Sleep(time.Minute)
+		stop()
+		if answers != 1 {
+			t.Errorf("answered %d times", answers)
+		}
+	})
+}
+
 func TestALostRequestIsSentAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

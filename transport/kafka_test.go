@@ -295,3 +295,25 @@ func TestWhatIsTooLargeIsRefused(t *testing.T) {
 		t.Errorf("more than the broker takes: %v", err)
 	}
 }
+
+// The broker answers as it does where compaction took everything up to the end: nothing there, and an end further on.
+func TestReplayEndsInAGap(t *testing.T) {
+	t.Parallel()
+	ctx, cluster := bounded(t), newCluster(t)
+	bus := newKafka(t, cluster.ListenAddrs())
+	ensure(ctx, t, bus, transport.TopicSpec{Name: "a", Partitions: 1})
+	send(ctx, t, bus, "a", numbers(0, 10)...)
+	cluster.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		asked := req.(*kmsg.FetchRequest).Topics[0]
+		answer := req.ResponseKind().(*kmsg.FetchResponse)
+		topic, part := kmsg.NewFetchResponseTopic(), kmsg.NewFetchResponseTopicPartition()
+		topic.Topic, topic.TopicID, part.HighWatermark = asked.Topic, asked.TopicID, 10
+		topic.Partitions = append(topic.Partitions, part)
+		answer.Topics = append(answer.Topics, topic)
+		return answer, nil, true
+	})
+	if records, err := bus.Replay(ctx, "a"); err != nil || len(records) != 0 {
+		t.Errorf("got %v, %v", records, err)
+	}
+}

@@ -107,3 +107,27 @@ func TestASenderMayUseItsBytesAgain(t *testing.T) {
 	copy(value, "wrong")
 	same(t, read(ctx, t, join(ctx, t, bus, "g", "a"), 1), []string{"right"})
 }
+
+func TestAPartitionHasOneOwnerAtATime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, bus := t.Context(), transport.NewMemory(transport.MemoryOptions{})
+		ensure(ctx, t, bus, transport.TopicSpec{Name: "a", Partitions: 4})
+		one := join(ctx, t, bus, "g", "a")
+		two := join(ctx, t, bus, "g", "a")
+		send(ctx, t, bus, "a", numbers(0, 40)...)
+		seen := map[int32]transport.Reader{}
+		for _, r := range []transport.Reader{one, two} {
+			records, err := r.Fetch(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, rec := range records {
+				if owner := seen[rec.Partition]; owner != nil && owner != r {
+					t.Fatalf("partition %d has two owners", rec.Partition)
+				}
+				seen[rec.Partition] = r
+			}
+		}
+	})
+}
