@@ -227,8 +227,7 @@ func (p *Postgres) launchOnce(ctx context.Context) error {
 		return fmt.Errorf("start postgres: %w", err)
 	}
 	if err := p.awaitReady(ctx, proc); err != nil {
-		proc.kill()
-		return fmt.Errorf("start postgres: %w; its log ends with:\n%s", err, p.logTail())
+		return fmt.Errorf("start postgres: %w; its log ends with:\n%s", errors.Join(err, proc.kill()), p.logTail())
 	}
 	p.proc = proc
 	return nil

@@ -90,8 +90,8 @@ func TestBytesPassWholeAndEndPasses(t *testing.T) {
 	rand.Read(sent)
 	var writing sync.WaitGroup
 	writing.Go(func() {
-		conn.Write(sent) //nolint:errcheck // what came back tells
-		conn.(*net.TCPConn).CloseWrite()
+		conn.Write(sent)                 //nolint:errcheck // what came back tells
+		conn.(*net.TCPConn).CloseWrite() //nolint:errcheck // so does the end
 	})
 	got, err := io.ReadAll(conn)
 	writing.Wait()

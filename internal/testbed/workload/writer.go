@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
@@ -10,7 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-const tick = 20 * time.Millisecond
+const (
+	tick    = 20 * time.Millisecond
+	longest = 30 * time.Second // transaction
+)
 
 // Writer writes to the source at a rate: updates of every kind, inserts, deletes and changes of keys, some in one transaction.
 type Writer struct {
@@ -35,7 +39,8 @@ func (w *Writer) SetRate(perSecond int) { w.rate.Store(int64(perSecond)) }
 // Writes is the number of rows written so far.
 func (w *Writer) Writes() int64 { return w.writes.Load() }
 
-// Run writes until the context ends, then returns nil. What it sent is committed as a whole or not at all.
+// Run writes until the context ends, then returns nil. The transaction under way is finished first, so that after Run nothing is committed
+// any more.
 func (w *Writer) Run(ctx context.Context) error {
 	err := with(ctx, w.dsn, func(conn *pgx.Conn) error {
 		if err := w.begin(ctx, conn); err != nil {
@@ -60,10 +65,10 @@ func (w *Writer) Run(ctx context.Context) error {
 			}
 		}
 	})
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // begin finds where new keys start.
@@ -81,17 +86,11 @@ func (w *Writer) write(ctx context.Context, conn *pgx.Conn, n int) error {
 		}
 		n -= batch.Len()
 		var written int64
-		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			results := tx.SendBatch(ctx, batch)
-			for range batch.Len() {
-				tag, err := results.Exec()
-				if err != nil {
-					results.Close()
-					return err
-				}
-				written += tag.RowsAffected()
-			}
-			return results.Close()
+		err := whole(ctx, func(ctx context.Context) error {
+			return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
+				written, err = send(ctx, tx, batch)
+				return err
+			})
 		})
 		if err != nil {
 			return fmt.Errorf("workload: %w", err)
@@ -99,6 +98,27 @@ func (w *Writer) write(ctx context.Context, conn *pgx.Conn, n int) error {
 		w.writes.Add(written)
 	}
 	return nil
+}
+
+// send returns the number of rows that the statements changed.
+func send(ctx context.Context, tx pgx.Tx, batch *pgx.Batch) (rows int64, err error) {
+	results := tx.SendBatch(ctx, batch)
+	defer func() { err = errors.Join(err, results.Close()) }()
+	for range batch.Len() {
+		tag, err := results.Exec()
+		if err != nil {
+			return 0, err
+		}
+		rows += tag.RowsAffected()
+	}
+	return rows, nil
+}
+
+// whole lets do finish when the context ends, within reason: a connection cut off in its commit leaves open whether it took place, and when.
+func whole(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), longest)
+	defer cancel()
+	return do(ctx)
 }
 
 // Statements that only the writer uses. Customers are numbered; a number whose id is reserved is passed over in SQL.
