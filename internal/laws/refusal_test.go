@@ -1,0 +1,168 @@
+package laws
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/message/tricklepb"
+)
+
+// Law 4: a message from another source corrects nothing, is counted and shown, and pauses the table.
+func TestAnotherSourceCorrectsNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 50)
+	p.caughtUp()
+	p.scan() // pins
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 7`)
+	for _, env := range p.sent {
+		foreign := proto.CloneOf(env)
+		foreign.Source = "4711/other"
+		if err := p.detector.Handle(t.Context(), "laws.verify/0@1", foreign); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.settle()
+	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
+	p.want(`SELECT count(*) FROM trickle.suspects`, "0")
+	p.want(`SELECT refused > 0 FROM trickle.pipelines`, "true")
+	paused := p.value(p.dst, `SELECT paused FROM trickle.tables`)
+	for _, word := range []string{"4711/other", "pinned", "trickle-consumer pin --source 4711/other"} {
+		if !strings.Contains(paused, word) {
+			t.Errorf("the reason %q does not say %q", paused, word)
+		}
+	}
+	// The right source resumes it.
+	p.caughtUp()
+	p.scan()
+	p.settle()
+	p.want(`SELECT paused FROM trickle.tables`, "")
+	p.identical()
+}
+
+// Law 4: an answer from another source is not believed either.
+func TestForeignAnswerIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 50)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 7`)
+	p.caughtUp()
+	p.scan()
+	p.after = func(_, reply *tricklepb.Envelope) { reply.Source = "4711/other" }
+	if err := p.settleOnce(); err == nil {
+		t.Error("an answer from another source was believed")
+	}
+	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
+}
+
+// Law 4: the replica's own database is never its own source.
+func TestOwnDatabaseIsNoSource(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 50)
+	p.caughtUp()
+	p.scan()
+	p2 := newPair(t, lawPolicy, 50)
+	p2.src = p2.dst
+	p2.wire()
+	p2.scan()
+	p2.settle()
+	p2.want(`SELECT count(*) FROM trickle.ranges`, "0")
+	if paused := p2.value(p2.dst, `SELECT paused FROM trickle.tables`); !strings.Contains(paused, "same one") {
+		t.Errorf("paused because %q", paused)
+	}
+}
+
+// Law 4: unreadable and forged messages are refused by the codec and counted.
+func TestForgedMessageIsRefused(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 10)
+	p.caughtUp()
+	p.scan()
+	ours, theirs := message.Codec{Secret: []byte("ours")}, message.Codec{Secret: []byte("theirs")}
+	for name, codec := range map[string]message.Codec{"another key": theirs, "no key": {}} {
+		b, err := codec.Encode("laws.verify", p.sent[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ours.Decode("laws.verify", b); !errors.Is(err, message.ErrForged) {
+			t.Errorf("%s: got %v, want ErrForged", name, err)
+		}
+	}
+	if _, err := ours.Decode("laws.verify", []byte("rubbish")); !errors.Is(err, message.ErrMalformed) {
+		t.Errorf("rubbish: got %v", err)
+	}
+}
+
+// Law 4: a schema that changes on one side pauses the table, counts nothing, and resumes by itself when both agree again.
+func TestSchemaChangePausesAndResumes(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 50)
+	p.caughtUp()
+	p.scan()
+	p.exec(p.src, `ALTER TABLE t ADD COLUMN extra int DEFAULT 5`)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 7`)
+	if _, err := p.scanner.Plan(t.Context(), "public.t"); err == nil {
+		t.Fatal("the scanner read a table that had changed")
+	}
+	p.caughtUp()
+	p.scan()
+	p.settle()
+	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
+	p.want(`SELECT count(*) FROM trickle.discrepancies`, "0")
+	if paused := p.value(p.dst, `SELECT paused FROM trickle.tables`); !strings.Contains(paused, `lacks column "extra"`) {
+		t.Errorf("paused because %q", paused)
+	}
+	p.exec(p.dst, `ALTER TABLE t ADD COLUMN extra int DEFAULT 5`)
+	p.caughtUp()
+	p.scan()
+	p.settle()
+	p.want(`SELECT paused FROM trickle.tables`, "")
+	p.identical()
+	// The replica changes under way: found out before anything is written.
+	p.exec(p.dst, `UPDATE t SET v = 'edited again' WHERE id = 8`)
+	p.scan()
+	p.exec(p.dst, `ALTER TABLE t DROP COLUMN extra`)
+	if err := p.settleOnce(); err == nil {
+		t.Error("the replica's table changed and nobody noticed")
+	}
+	p.want(`SELECT v FROM t WHERE id = 8`, "edited again")
+}
+
+// Law 5: a truncated source never empties a replica.
+func TestTruncatedSourceMeetsTheBrake(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 300)
+	p.caughtUp()
+	p.exec(p.src, `TRUNCATE t`)
+	p.caughtUp() // CDC drops truncates, say
+	p.scan()
+	p.settle()
+	p.caughtUp()
+	p.settle()
+	p.want(`SELECT count(*) FROM t`, "295") // detect.brake.deletes: 5
+	p.want(`SELECT brake_reason LIKE 'more than 5 deletes%' FROM trickle.pipelines`, "true")
+	if _, err := p.ledger.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.settle()
+	p.want(`SELECT count(*) FROM t`, "290") // five more, then it is on again
+}
+
+// Without a gate suspects are reported and nothing is corrected.
+func TestNoGateCorrectsNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, `
+pipeline: laws
+quiet: 1ms
+tables: [{table: public.t}]
+detect: {confirm: {delay: 1ms, attempts: 3}}
+`, 50)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 7`)
+	p.caughtUp()
+	p.scan()
+	p.settle()
+	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
+	p.want(`SELECT count(*) FROM trickle.suspects`, "1")
+}
