@@ -29,7 +29,8 @@ func (e *NoKeyError) Error() string {
 type Table struct {
 	Name    Name
 	Columns []Column
-	Key     []int // indexes into Columns, in key order
+	Key     []int   // indexes into Columns, in key order
+	keys    [][]int // every key that would do, Key first
 	// Rows is the planner's estimate; -1 where it was never analysed.
 	Rows int64
 	// signature changes with the table's shape; reads check it.
@@ -43,6 +44,7 @@ type Column struct {
 	NotNull        bool
 	Generated      bool // GENERATED ALWAYS AS (…) STORED
 	IdentityAlways bool
+	number         string // attnum: a column that was dropped and added again has another
 	oid            uint32
 	deterministic  bool // its collation, if any, compares bytes
 }
@@ -60,11 +62,16 @@ type typeInfo struct {
 
 func (t typeInfo) sql() string { return Quote(t.schema) + "." + Quote(t.name) }
 
-// signatureSQL is an expression over the parameter's table: what its columns look like, and whether it is there at all.
+// signatureSQL is an expression over the parameter's table: what its columns and keys look like, and whether it is there at all.
 func signatureSQL(table string) string {
-	return `(SELECT md5(string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull, a.attgenerated, a.attidentity), ',' ORDER BY a.attnum))
+	return `(SELECT md5(string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypid::regtype, a.atttypmod, a.attcollation, a.attnotnull, a.attgenerated, a.attidentity), ',' ORDER BY a.attnum)
+			|| coalesce((SELECT string_agg(concat_ws(' ', i.indkey, i.indnkeyatts, i.indisprimary, i.indisreplident), ',' ORDER BY i.indkey::text) FROM pg_index i
+				WHERE i.indrelid = to_regclass(` + table + `) AND ` + usableKey + `), ''))
 		FROM pg_attribute a WHERE a.attrelid = to_regclass(` + table + `) AND a.attnum > 0 AND NOT a.attisdropped)`
 }
+
+// usableKey picks, from pg_index i, what can keep two rows from having one key; that its columns are NOT NULL is asked apart.
+const usableKey = `i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL`
 
 // Describe reads a table's shape. It fails with ErrNoTable or a *NoKeyError.
 func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
@@ -90,7 +97,7 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 		numbers[string(row[0])] = len(t.Columns)
 		oid, _ := strconv.ParseUint(string(row[2]), 10, 32)
 		t.Columns = append(t.Columns, Column{
-			Name: string(row[1]), oid: uint32(oid), NotNull: isTrue(row[3]), Generated: isTrue(row[4]),
+			Name: string(row[1]), number: string(row[0]), oid: uint32(oid), NotNull: isTrue(row[3]), Generated: isTrue(row[4]),
 			IdentityAlways: isTrue(row[5]), deterministic: isTrue(row[6]),
 		})
 		return nil
@@ -100,23 +107,26 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 	}
 	// The primary key; else the replica identity; else the narrowest unique index whose columns are all NOT NULL.
 	err = each(ctx, c, `SELECT i.indkey::text, i.indnkeyatts FROM pg_index i
-		WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+		WHERE i.indrelid = to_regclass($1) AND `+usableKey+`
 		  AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, pos)
 			JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n
 			WHERE k.pos <= i.indnkeyatts AND NOT a.attnotnull)
-		ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid LIMIT 1`, []Arg{text(name.SQL())}, func(row [][]byte) error {
+		ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid`, []Arg{text(name.SQL())}, func(row [][]byte) error {
 		n, _ := strconv.Atoi(string(row[1]))
-		for _, num := range strings.Fields(string(row[0]))[:n] {
-			t.Key = append(t.Key, numbers[num])
+		key := make([]int, n)
+		for i, num := range strings.Fields(string(row[0]))[:n] {
+			key[i] = numbers[num]
 		}
+		t.keys = append(t.keys, key)
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("looking for the key of %s: %w", name, err)
 	}
-	if len(t.Key) == 0 {
+	if len(t.keys) == 0 {
 		return nil, &NoKeyError{Table: name}
 	}
+	t.Key = t.keys[0]
 	if err := t.loadTypes(ctx, c); err != nil {
 		return nil, fmt.Errorf("describing the types of %s: %w", name, err)
 	}
@@ -126,7 +136,7 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 // loadTypes reads pg_type whole: some hundred rows, once per description, spare a recursion over element and base types.
 func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
 	return each(ctx, c, `SELECT t.oid::bigint, n.nspname, t.typname, t.typtype, t.typcategory,
-			CASE WHEN t.typcategory = 'A' THEN t.typelem::bigint ELSE 0 END, t.typbasetype::bigint,
+			coalesce((SELECT e.oid::bigint FROM pg_type e WHERE e.typarray = t.oid), 0), t.typbasetype::bigint,
 			coalesce((SELECT r.rngsubtype::bigint FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)), 0),
 			EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'hash'
 				JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocrighttype = o.opcintype AND p.amprocnum = 2

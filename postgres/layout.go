@@ -87,8 +87,9 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 		l.Schema.Key = append(l.Schema.Key, t.Columns[k].Name)
 	}
 	h := fnv.New64a()
-	for _, c := range l.Schema.GetColumns() {
-		fmt.Fprintf(h, "%q %q;", c.GetName(), c.GetType())
+	for n, c := range l.Schema.GetColumns() {
+		// The number too: a column that takes the place of a dropped one may hold other values in rows whose version is what it was.
+		fmt.Fprintf(h, "%q %q %s;", c.GetName(), c.GetType(), t.Columns[l.compared[n]].number)
 	}
 	fmt.Fprintf(h, "%q %q %d", l.Schema.GetKey(), rules.Where, rules.Exact)
 	l.Schema.Fingerprint = h.Sum64()
@@ -117,8 +118,8 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 	for _, name := range schema.GetKey() {
 		key = append(key, t.column(name))
 	}
-	own := slices.Sorted(slices.Values(t.Key))
-	if !slices.Equal(own, slices.Sorted(slices.Values(key))) {
+	sorted := slices.Sorted(slices.Values(key))
+	if !slices.ContainsFunc(t.keys, func(own []int) bool { return slices.Equal(slices.Sorted(slices.Values(own)), sorted) }) {
 		return nil, &MismatchError{t.Name, fmt.Sprintf("the source's key is (%s), but the replica's is another: add a unique index on it there", strings.Join(schema.GetKey(), ", "))}
 	}
 	fitted := *t
@@ -139,7 +140,7 @@ func (l *Layout) build() {
 		if p := l.probe1(c, wire); p != "" {
 			probe = append(probe, p)
 		}
-		portable = append(portable, portableExpr(expr, wire.GetType()))
+		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
 	l.record = "hash_record_extended(ROW(" + strings.Join(record, ", ") + "), 0)"
 	l.portable = "('x' || substr(md5(" + strings.Join(portable, " || ") + "), 1, 16))::bit(64)::bigint"
@@ -190,16 +191,17 @@ func (l *Layout) probe1(c Column, wire *tricklepb.Column) string {
 }
 
 // portableExpr frames one column as digest.Row does: tag, length in bytes, canonical text.
-func portableExpr(expr, typ string) string {
+func (l *Layout) portableExpr(expr, typ string) string {
 	tag := typ[strings.LastIndexByte(typ, '.')+1:]
 	canonical := expr + "::text"
-	switch tag {
-	case "numeric":
-		canonical = "trim_scale(" + expr + ")::text"
-	case "float4", "float8":
-		canonical = "(" + expr + " + 0)::text" // -0 and 0 are equal
-	case "int2", "int4", "int8":
+	switch {
+	case tag == "int2", tag == "int4", tag == "int8":
 		tag = "int"
+	case l.rules.Exact == ByBytes:
+	case tag == "numeric":
+		canonical = "trim_scale(" + expr + ")::text"
+	case tag == "float4", tag == "float8":
+		canonical = "(" + expr + " + 0::" + tag + ")::text" // -0 and 0 are equal
 	}
 	return "coalesce(" + literal(tag+":") + " || octet_length(" + canonical + ") || ':' || " + canonical + " || ';', " + literal(tag+":-;") + ")"
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/big"
 	"strconv"
@@ -77,15 +78,31 @@ func (l *Layout) settledSQL(s Settled) string {
 	case s.Xmin == 0:
 		return "false"
 	default:
-		return "(age(t.xmin) NOT BETWEEN 0 AND age(" + literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid))"
+		// A sample further back than ages reach would have a negative one itself: then every age from 0 on may be younger.
+		sample := strconv.FormatUint(s.Xmin, 10)
+		return "(age(t.xmin) NOT BETWEEN 0 AND CASE WHEN pg_snapshot_xmax(pg_current_snapshot())::text::numeric - " + sample + " > 2000000000 THEN 2147483646 ELSE age(" +
+			literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid) END)"
 	}
 }
 
 // checkKeys refuses keys with another number of columns than the table's key.
 func (l *Layout) checkKeys(keys ...message.Key) error {
 	for _, k := range keys {
-		if k != nil && len(k) != len(l.Key) {
+		if len(k) != len(l.Key) {
 			return fmt.Errorf("table %s has a key of %d columns, not %d: %w", l.Name, len(l.Key), len(k), ErrChanged)
+		}
+	}
+	return nil
+}
+
+// checkRange is checkKeys for bounds, which may be infinite.
+func (l *Layout) checkRange(r message.Range) error {
+	for _, k := range []message.Key{r.Lo, r.Hi} {
+		if k == nil {
+			continue
+		}
+		if err := l.checkKeys(k); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -93,7 +110,7 @@ func (l *Layout) checkKeys(keys ...message.Key) error {
 
 // Thumbprint reads a range's rows as a count and a sum, without those left out.
 func (l *Layout) Thumbprint(ctx context.Context, c *pgconn.PgConn, r message.Range, leftOut []message.Key, kind digest.Kind) (digest.Thumbprint, error) {
-	if err := l.checkKeys(append(leftOut, r.Lo, r.Hi)...); err != nil {
+	if err := errors.Join(l.checkRange(r), l.checkKeys(leftOut...)); err != nil {
 		return digest.Thumbprint{}, err
 	}
 	p := &params{}
@@ -206,7 +223,7 @@ type Page struct {
 
 // Range reads a range's rows in key order, at most limit of them (0: all).
 func (l *Layout) Range(ctx context.Context, c *pgconn.PgConn, r message.Range, limit int, w Want) (Page, error) {
-	if err := l.checkKeys(r.Lo, r.Hi); err != nil {
+	if err := l.checkRange(r); err != nil {
 		return Page{}, err
 	}
 	p := &params{}
@@ -261,7 +278,7 @@ func (l *Layout) Rows(ctx context.Context, c *pgconn.PgConn, keys []message.Key,
 
 // Boundaries cuts a range into pieces of about rows rows: the upper bounds of all but the last piece.
 func (l *Layout) Boundaries(ctx context.Context, c *pgconn.PgConn, r message.Range, rows int) ([]message.Key, error) {
-	if err := l.checkKeys(r.Lo, r.Hi); err != nil {
+	if err := l.checkRange(r); err != nil {
 		return nil, err
 	}
 	p := &params{}

@@ -80,12 +80,18 @@ detect: {confirm: {delay: 1ms, attempts: 3}, brake: {deletes: 5, corrections: 10
 // newPair makes table t(id, v) on both sides and fills it with the same n rows.
 func newPair(t *testing.T, policyText string, n int) *pair {
 	t.Helper()
+	return newPairOn(t, policyText, n, pgtest.Database(t), pgtest.Database(t))
+}
+
+// newPairOn does so in these databases.
+func newPairOn(t *testing.T, policyText string, n int, src, dst string) *pair {
+	t.Helper()
 	pol, _, err := policy.Parse("test.yaml", []byte(policyText))
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &pair{t: t, policy: pol, beat: &beat{}}
-	p.src, p.dst = open(t, pgtest.Database(t)), open(t, pgtest.Database(t))
+	p.src, p.dst = open(t, src), open(t, dst)
 	for _, pool := range []*pgxpool.Pool{p.src, p.dst} {
 		p.exec(pool, `CREATE TABLE t (id bigint PRIMARY KEY, v text)`)
 		p.exec(pool, `INSERT INTO t SELECT i, 'value ' || i FROM generate_series(1, $1::int) AS i`, n)
