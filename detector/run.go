@@ -10,18 +10,21 @@ import (
 
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message/tricklepb"
-	"github.com/trickle-verify/trickle/transport"
 )
 
-// Reader gives verification messages; see package transport.
-type Reader interface {
-	Fetch(ctx context.Context) ([]transport.Record, error)
-	Commit(ctx context.Context) error
+// Delivery is one verification message as it came in.
+type Delivery struct {
+	Where    string // topic, partition and offset
+	Envelope *tricklepb.Envelope
+	Err      error // why it can't be read or believed; the envelope is nil then
 }
 
-// Decoder turns a record into an envelope; see message.Codec.
-type Decoder interface {
-	Decode(topic string, b []byte) (*tricklepb.Envelope, error)
+// Inbox gives verification messages.
+type Inbox interface {
+	// Fetch waits for messages.
+	Fetch(ctx context.Context) ([]Delivery, error)
+	// Commit says that everything fetched so far is dealt with.
+	Commit(ctx context.Context) error
 }
 
 const (
@@ -32,9 +35,9 @@ const (
 
 // Run verifies until the context ends: one loop over messages, one over suspects, one that keeps the gate's verdict where status
 // finds it. All have returned when Run does.
-func (d *Detector) Run(ctx context.Context, reader Reader, codec Decoder) error {
+func (d *Detector) Run(ctx context.Context, inbox Inbox) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.receive(ctx, reader, codec) })
+	g.Go(func() error { return d.receive(ctx, inbox) })
 	g.Go(func() error { return d.loop(ctx, "settling suspects", d.Settle) })
 	g.Go(func() error { return d.loop(ctx, "confirming abandoned corrections", d.Resume) })
 	g.Go(func() error { return d.loop(ctx, "keeping the ledger", d.keep) })
@@ -72,21 +75,21 @@ func (d *Detector) loop(ctx context.Context, what string, once func(context.Cont
 }
 
 // receive handles messages in order and commits their offsets after the work.
-func (d *Detector) receive(ctx context.Context, reader Reader, codec Decoder) error {
+func (d *Detector) receive(ctx context.Context, inbox Inbox) error {
 	for {
 		if err := d.hold(ctx); err != nil {
 			return err
 		}
-		records, err := reader.Fetch(ctx)
+		deliveries, err := inbox.Fetch(ctx)
 		if err != nil {
 			return fmt.Errorf("reading verification messages: %w", err)
 		}
-		for _, rec := range records {
-			if err := d.handleUntilDone(ctx, rec, codec); err != nil {
+		for _, m := range deliveries {
+			if err := d.handleUntilDone(ctx, m); err != nil {
 				return err
 			}
 		}
-		if err := reader.Commit(ctx); err != nil {
+		if err := inbox.Commit(ctx); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -108,21 +111,19 @@ func (d *Detector) hold(ctx context.Context) error {
 	}
 }
 
-func (d *Detector) handleUntilDone(ctx context.Context, rec transport.Record, codec Decoder) error {
-	where := fmt.Sprintf("%s/%d@%d", rec.Topic, rec.Partition, rec.Offset)
-	env, unreadable := codec.Decode(rec.Topic, rec.Value)
+func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
 	wait := retryFirst
 	for {
 		var err error
-		if unreadable != nil {
-			err = d.Refuse(ctx, where, unreadable)
+		if m.Err != nil {
+			err = d.Refuse(ctx, m.Where, m.Err)
 		} else {
-			err = d.Handle(ctx, where, env)
+			err = d.Handle(ctx, m.Where, m.Envelope)
 		}
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		d.Log.Warn("a verification message can't be dealt with yet; trying again", "err", err, "at", where, "table", env.GetTable(), "in", wait.String())
+		d.Log.Warn("a verification message can't be dealt with yet; trying again", "err", err, "at", m.Where, "table", m.Envelope.GetTable(), "in", wait.String())
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ const maxBytes = 1 << 20
 
 // Load reads and parses a file. Its error is an Errors, or that of reading the file.
 func Load(path string) (*Policy, []Warning, error) {
-	src, err := os.ReadFile(path) //nolint:gosec // the operator names it
+	src, err := os.ReadFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the policy: %w", err)
 	}

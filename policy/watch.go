@@ -32,7 +32,7 @@ func Watch(ctx context.Context, path string, current *Policy, apply func(*Policy
 	seen := current.source
 	var lastFault string
 	look := func() {
-		src, err := os.ReadFile(path) //nolint:gosec // the operator names it
+		src, err := os.ReadFile(path)
 		if err != nil {
 			if fault := err.Error(); fault != lastFault {
 				lastFault = fault
@@ -57,7 +57,7 @@ func Watch(ctx context.Context, path string, current *Policy, apply func(*Policy
 				return fmt.Errorf("watching the policy: %w", fsnotify.ErrClosed)
 			}
 			due.Reset(settle)
-		case <-watcher.Errors: // events were lost: look anyway
+		case _ = <-watcher.Errors: // events were lost: look anyway
 			due.Reset(settle)
 		case <-due.C:
 			look()

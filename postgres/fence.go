@@ -30,7 +30,7 @@ func (s *Source) Fence(ctx context.Context) (Horizon, error) {
 	if err != nil {
 		return 0, fmt.Errorf("taking the transaction horizon: %w", err)
 	}
-	next := uint32(age) + 3 //nolint:gosec // modulo 2^32 is what is meant
+	next := uint32(age) + 3 // modulo 2^32
 	return Horizon(uint64(xmax) + uint64(next-uint32(xmax))), nil
 }
 
@@ -135,7 +135,7 @@ func (s *Source) look(ctx context.Context, h Horizon, running away) error {
 	var short int64
 	var idle, elsewhere bool
 	_, err = pgx.ForEachRow(rows, []any{&short, &idle, &elsewhere}, func() error {
-		behind := uint32(h) - uint32(short) //nolint:gosec // modulo 2^32 is what is meant
+		behind := uint32(h) - uint32(short) // modulo 2^32
 		xid := uint64(h) - uint64(behind)
 		switch since, known := running[xid]; {
 		case known && since.IsZero(): // it had not begun to commit when the horizon was taken, whatever it does since

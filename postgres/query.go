@@ -29,11 +29,6 @@ func each(ctx context.Context, c *pgconn.PgConn, sql string, args []Arg, fn func
 	return failed
 }
 
-// exec runs a statement.
-func exec(ctx context.Context, c *pgconn.PgConn, sql string, args ...Arg) error {
-	return c.ExecParams(ctx, sql, args, nil, nil, nil).Read().Err
-}
-
 // Array is a text[] literal; nil elements are NULL.
 func Array(elems [][]byte) Arg {
 	var b strings.Builder

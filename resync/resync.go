@@ -92,13 +92,10 @@ var errHeld = errors.New("held by the gate or the brake")
 func (r *Runner) Run(ctx context.Context) error {
 	for {
 		worked, err := r.runOnce(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			r.Log.Warn("resync failed; trying again", "err", err)
 		}
-		if worked && err == nil {
+		if worked && err == nil && ctx.Err() == nil {
 			continue
 		}
 		t := time.NewTimer(pause)
@@ -146,8 +143,11 @@ func (r *Runner) free(ctx context.Context) (bool, error) {
 
 // failed counts a resync's failures and gives it up when they do not end.
 func (r *Runner) failed(ctx context.Context, s ledger.Resync, err error) error {
-	if ctx.Err() != nil || errors.Is(err, errHeld) {
-		return nil
+	if ctx.Err() != nil {
+		return err
+	}
+	if errors.Is(err, errHeld) {
+		return nil //nolint:nilerr // waiting for the gate or the brake is no failure
 	}
 	r.mu.Lock()
 	r.failing[s.ID]++

@@ -116,7 +116,7 @@ func (s *Scanner) Tables(ctx context.Context) ([]Found, error) {
 		found = append(found, f)
 	}
 	for _, t := range p.Tables {
-		if !matched[t.Table] && !s.shadowed(p, t, names) {
+		if !matched[t.Table] && !shadowed(t, names) {
 			found = append(found, Found{Name: t.Table, Paused: fmt.Sprintf("tables: %s matches no table of the source database: check the name, or the schema", t.Table)})
 		}
 	}
@@ -124,7 +124,7 @@ func (s *Scanner) Tables(ctx context.Context) ([]Found, error) {
 }
 
 // shadowed tells an entry whose tables all belong to a more exact one from an entry that matches nothing.
-func (s *Scanner) shadowed(p *policy.Policy, t policy.Table, names []postgres.Name) bool {
+func shadowed(t policy.Table, names []postgres.Name) bool {
 	pattern, err := policy.ParsePattern(t.Table)
 	if err != nil {
 		return false

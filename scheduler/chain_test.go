@@ -28,7 +28,8 @@ func TestChainStaysWhole(t *testing.T) {
 		next := 1
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			i := rapid.IntRange(0, len(tab.chain)-1).Draw(t, "at")
-			lo, hi, put := i, i+1, []cursor.Range{tab.chain[i]}
+			lo, hi := i, i+1
+			var put []cursor.Range
 			if i > 0 && rapid.Bool().Draw(t, "merge") {
 				m, ok := merge(tab.chain[i-1], tab.chain[i], 1000)
 				if !ok {

@@ -108,10 +108,10 @@ func (c *Client) Run(ctx context.Context) (err error) {
 
 // ended is nil when the context's end is the reason.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 func (c *Client) runOnce(ctx context.Context, reader transport.Reader) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -197,8 +198,10 @@ func TestEqualKeysStayInOrder(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, rec := range got {
-				var n int
-				fmt.Sscan(string(rec.Value), &n)
+				n, err := strconv.Atoi(string(rec.Value))
+				if err != nil {
+					t.Fatal(err)
+				}
 				if before, ok := last[string(rec.Key)]; ok && n <= before {
 					t.Fatalf("key %q: %d came after %d", rec.Key, n, before)
 				}

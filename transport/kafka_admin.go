@@ -93,8 +93,7 @@ func (k *Kafka) ensure(ctx context.Context, spec TopicSpec) error {
 		}
 		return fmt.Errorf("creating topic %s with %s: %w", spec.Name, wanted, err)
 	}
-	_, err = k.existing(ctx, spec.Name)
-	return err
+	return k.existing(ctx, spec.Name)
 }
 
 // describe asks for the topic's partitions and leaders.
@@ -114,13 +113,13 @@ func (k *Kafka) describe(ctx context.Context, topic string) (detail kadm.TopicDe
 }
 
 // existing is describe for a topic that should be there: one that was created a moment ago may be unknown for a while.
-func (k *Kafka) existing(ctx context.Context, topic string) (kadm.TopicDetail, error) {
+func (k *Kafka) existing(ctx context.Context, topic string) error {
 	bounded, cancel := context.WithTimeout(ctx, topicAppears)
 	defer cancel()
 	for {
-		detail, err := k.describe(ctx, topic)
+		_, err := k.describe(ctx, topic)
 		if !errors.Is(err, kerr.UnknownTopicOrPartition) || !pause(bounded) {
-			return detail, explain(err, topic)
+			return explain(err, topic)
 		}
 	}
 }

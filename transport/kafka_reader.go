@@ -38,7 +38,7 @@ type kafkaReader struct {
 // Group joins a consumer group with cooperative-sticky balancing.
 func (k *Kafka) Group(ctx context.Context, group string, topics ...string) (Reader, error) {
 	for _, topic := range topics {
-		if _, err := k.existing(ctx, topic); err != nil {
+		if err := k.existing(ctx, topic); err != nil {
 			return nil, err
 		}
 	}
@@ -71,7 +71,7 @@ func (k *Kafka) Tail(ctx context.Context, topic string) (Reader, error) {
 
 // bounds returns the first offset and the high watermark of each partition.
 func (k *Kafka) bounds(ctx context.Context, topic string) (starts, ends map[int32]int64, err error) {
-	if _, err := k.existing(ctx, topic); err != nil {
+	if err := k.existing(ctx, topic); err != nil {
 		return nil, nil, err
 	}
 	list := func(ask func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[int32]int64, error) {

@@ -20,7 +20,10 @@ func statusCommand(f *command.Flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tables, err := app.Progress(c.Context(), s, c.Flags().Changed("cursor-file"))
+			if c.Flags().Changed("cursor-file") {
+				s.Brokers = nil
+			}
+			tables, err := app.Progress(c.Context(), s)
 			if err != nil {
 				return err
 			}

@@ -122,10 +122,26 @@ func (c *consumer) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(c.detector.Run(ctx, reader, c.settings.codec()), reader.Close())
+		return errors.Join(c.detector.Run(ctx, inbox{reader, c.settings.codec()}), reader.Close())
 	})
 	g.Go(func() error { return c.resync.Run(ctx) })
 	return ended(ctx, g.Wait())
+}
+
+// inbox decodes what a reader fetches.
+type inbox struct {
+	transport.Reader
+	codec message.Codec
+}
+
+func (i inbox) Fetch(ctx context.Context) ([]detector.Delivery, error) {
+	records, err := i.Reader.Fetch(ctx)
+	out := make([]detector.Delivery, len(records))
+	for n, r := range records {
+		out[n].Where = fmt.Sprintf("%s/%d@%d", r.Topic, r.Partition, r.Offset)
+		out[n].Envelope, out[n].Err = i.codec.Decode(r.Topic, r.Value)
+	}
+	return out, err
 }
 
 // Consumer runs the replica's side over Kafka until the context ends.

@@ -21,9 +21,9 @@ type TableProgress struct {
 	Oldest  time.Time `json:"oldest"` // the zero time where a range was never verified
 }
 
-// Progress reads the stored position of the scan: from the cursor file where fromFile, else from Kafka.
-func Progress(ctx context.Context, s Settings, fromFile bool) ([]TableProgress, error) {
-	state, err := stored(ctx, s, fromFile)
+// Progress reads the stored position of the scan: from Kafka where there are brokers, else from the cursor file.
+func Progress(ctx context.Context, s Settings) ([]TableProgress, error) {
+	state, err := stored(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +46,8 @@ func Progress(ctx context.Context, s Settings, fromFile bool) ([]TableProgress, 
 	return out, nil
 }
 
-func stored(ctx context.Context, s Settings, fromFile bool) (cursor.State, error) {
-	if fromFile || len(s.Brokers) == 0 {
+func stored(ctx context.Context, s Settings) (cursor.State, error) {
+	if len(s.Brokers) == 0 {
 		return cursor.ReadFile(s.CursorFile)
 	}
 	p, err := s.LoadPolicy()
