@@ -78,10 +78,11 @@ func (l *Layout) settledSQL(s Settled) string {
 	case s.Xmin == 0:
 		return "false"
 	default:
-		// A sample further back than ages reach would have a negative one itself: then every age from 0 on may be younger.
+		// A sample further back than ages reach would have a negative one itself: then every age from 0 on may be younger. A subquery, so
+		// that it is worked out once and not for each row.
 		sample := strconv.FormatUint(s.Xmin, 10)
-		return "(age(t.xmin) NOT BETWEEN 0 AND CASE WHEN pg_snapshot_xmax(pg_current_snapshot())::text::numeric - " + sample + " > 2000000000 THEN 2147483646 ELSE age(" +
-			literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid) END)"
+		return "(age(t.xmin) NOT BETWEEN 0 AND (SELECT CASE WHEN pg_snapshot_xmax(pg_current_snapshot())::text::numeric - " + sample +
+			" > 2000000000 THEN 2147483646 ELSE age(" + literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid) END))"
 	}
 }
 

@@ -127,9 +127,12 @@ type Known struct {
 	Xmin  uint64 // pg_snapshot_xmin of that reading
 }
 
-// Thumbprint reads a range on the source without the rows that are not settled. With an earlier reading it first counts: when the count
+// Scan reads a range on the source without the rows that are not settled. With an earlier reading it first counts: when the count
 // is what it was and no row is newer than that reading's snapshot, the thumbprint is what it was.
 func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o ScanOptions) (Scan, error) {
+	if err := l.checkRange(r); err != nil {
+		return Scan{}, err
+	}
 	if o.Known != nil && o.Known.Xmin != 0 {
 		p := &params{}
 		var total, settled uint64
