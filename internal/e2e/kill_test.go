@@ -1,0 +1,327 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/trickle-verify/trickle/heartbeat"
+	"github.com/trickle-verify/trickle/internal/testbed"
+	"github.com/trickle-verify/trickle/internal/testbed/cdc"
+	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
+	"github.com/trickle-verify/trickle/internal/testbed/workload"
+	"github.com/trickle-verify/trickle/ledger"
+)
+
+const (
+	killSeed = 20250711
+	killRows = 40_000
+	kills    = 15 // of the publisher, and of detectors
+
+	killPolicy = `
+pipeline: kill
+schedule: {cycle: 5s}
+quiet: 1s
+range_rows: 500
+tables: [{table: public.*}]
+gate: {max_lag: 20s, heartbeat: {interval: 300ms}}
+detect: {confirm: {delay: 500ms}, window: 30s, brake: {deletes: 1000000, corrections: 1000000}}
+resync: {partial: {discrepancies: 60}, full: {discrepancies: 300, ratio: 100%}, cooldown: 20s}
+`
+	// auditing notes every row that trickle writes and every journal entry, each with its transaction.
+	auditing = `
+CREATE SCHEMA audit;
+CREATE TABLE audit.writes (xid xid8 NOT NULL DEFAULT pg_current_xact_id(), table_name text NOT NULL, op text NOT NULL, key jsonb NOT NULL, before jsonb, after jsonb);
+CREATE TABLE audit.entries (xid xid8 NOT NULL DEFAULT pg_current_xact_id(), id bigint NOT NULL, table_name text NOT NULL, key jsonb NOT NULL, kind text NOT NULL, before jsonb, after jsonb);
+CREATE FUNCTION audit.write() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE row jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
+BEGIN
+	INSERT INTO audit.writes (table_name, op, key, before, after) SELECT TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME, TG_OP,
+		(SELECT jsonb_object_agg(k, row->k) FROM unnest(TG_ARGV) k),
+		CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END, CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
+	RETURN NULL;
+END $$;
+CREATE FUNCTION audit.entry() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO audit.entries (id, table_name, key, kind, before, after) VALUES (NEW.id, NEW.table_name, NEW.key, NEW.kind, NEW.before, NEW.after);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER audit AFTER INSERT ON trickle.corrections FOR EACH ROW EXECUTE FUNCTION audit.entry();
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON orders FOR EACH ROW WHEN (current_setting('application_name') = 'trickle replica') EXECUTE FUNCTION audit.write('id');
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON customers FOR EACH ROW WHEN (current_setting('application_name') = 'trickle replica') EXECUTE FUNCTION audit.write('id');
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON order_items FOR EACH ROW WHEN (current_setting('application_name') = 'trickle replica') EXECUTE FUNCTION audit.write('order_id', 'line_no');`
+)
+
+// yard is a source that is being written, a replica that CDC feeds over a broker, and trickle's processes.
+type yard struct {
+	t        *testing.T
+	random   *rand.Rand
+	src, dst database
+	broker   *kfake.Cluster
+	sink     *cdc.Sink
+	writer   *workload.Writer
+	policy   string
+	stop     func() // ends the writer
+
+	mu       sync.Mutex
+	injected []workload.Injected
+}
+
+func newYard(t *testing.T) *yard {
+	t.Helper()
+	ctx := t.Context()
+	y := &yard{t: t, random: rand.New(rand.NewPCG(killSeed, killSeed)), policy: writeFile(t, "policy.yaml", killPolicy)}
+	source, replica := pgtest.Server(t, testbed.Options{}), pgtest.Server(t, testbed.Options{})
+	y.src, y.dst = connect(t, pgtest.DatabaseOn(t, source)), connect(t, pgtest.DatabaseOn(t, replica))
+	var err error
+	if y.broker, err = kfake.NewCluster(kfake.NumBrokers(1)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(y.broker.Close)
+	config := cdc.Config{
+		Source: y.src.dsn, Replica: y.dst.dsn, Kafka: []kgo.Opt{kgo.SeedBrokers(y.broker.ListenAddrs()...)}, Topic: "cdc", Group: "sink", Slot: "cdc",
+	}
+	for _, step := range []func() error{
+		func() error { return workload.Schema(ctx, y.src.dsn) },
+		func() error { return workload.Fill(ctx, y.src.dsn, killRows) },
+		func() error { return cdc.Prepare(ctx, config) },
+		func() error { return workload.Replicate(ctx, y.src.dsn, y.dst.dsn) },
+		func() error { return ledger.New(y.dst.pool, "kill").Migrate(ctx) },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range []database{y.src, y.dst} {
+		d.exec(t, heartbeat.New(nil, "trickle.heartbeat", "kill").DDL())
+	}
+	y.dst.exec(t, auditing)
+	stream := cdc.NewSource(config)
+	y.sink, y.writer = cdc.NewSink(config), workload.NewWriter(y.src.dsn, 150, killSeed)
+	background(t, func(ctx context.Context) error { stream.Run(ctx); return nil })
+	background(t, func(ctx context.Context) error { y.sink.Run(ctx); return nil })
+	y.stop = background(t, y.writer.Run)
+	return y
+}
+
+// background runs something until the returned function is called, or the test ends.
+func background(t *testing.T, do func(context.Context) error) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := do(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func (y *yard) publisher() *process {
+	return start(y.t, trickle("run", "--policy", y.policy, "--source", y.src.dsn, "--brokers", y.brokers(), "--listen", ""))
+}
+
+func (y *yard) detector() *process {
+	return start(y.t, trickleConsumer("run", "--policy", y.policy, "--replica", y.dst.dsn, "--brokers", y.brokers(), "--consumer", "replica", "--listen", ""))
+}
+
+func (y *yard) brokers() string { return strings.Join(y.broker.ListenAddrs(), ",") }
+
+func (y *yard) inject(in *workload.Injector, d workload.Drift) {
+	y.t.Helper()
+	done, err := in.Inject(y.t.Context(), d)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	y.injected = append(y.injected, done...)
+	y.t.Logf("%d rows made wrong", len(done))
+}
+
+// work is what trickle is busy with.
+type work struct{ suspects, open, resyncs int }
+
+func (y *yard) work() work {
+	y.t.Helper()
+	var w work
+	if err := y.dst.pool.QueryRow(y.t.Context(), `SELECT (SELECT count(*) FROM trickle.suspects), (SELECT count(*) FROM trickle.corrections WHERE closed_at IS NULL),
+		(SELECT count(*) FROM trickle.resyncs WHERE state IN ('running', 'waiting'))`).Scan(&w.suspects, &w.open, &w.resyncs); err != nil {
+		y.t.Fatal(err)
+	}
+	return w
+}
+
+func (w work) none() bool { return w == work{} }
+
+// victim is one process that is killed and started again and again.
+type victim struct {
+	name  string
+	start func() *process
+	now   *process
+	kills int
+	// while counts the kills that met open corrections or a running resync.
+	correcting, resyncing int
+}
+
+func (y *yard) strike(v *victim) {
+	y.t.Helper()
+	if !v.now.running() {
+		y.t.Fatalf("the %s ended by itself with status %d", v.name, v.now.cmd.ProcessState.ExitCode())
+	}
+	w := y.work()
+	v.now.kill()
+	v.kills++
+	if w.open+w.suspects > 0 {
+		v.correcting++
+	}
+	if w.resyncs > 0 {
+		v.resyncing++
+	}
+	y.t.Logf("kill %d of the %s: %+v", v.kills, v.name, w)
+	v.now = v.start()
+}
+
+// Kill -9 of publisher and detectors while they correct and while they resync: nothing is lost, nothing is done that isn't in the journal, and no
+// row is touched that nobody had made wrong.
+func TestKillLoop(t *testing.T) {
+	t.Parallel()
+	y := newYard(t)
+	publisher := &victim{name: "publisher", start: y.publisher}
+	detectors := []*victim{{name: "first detector", start: y.detector}, {name: "second detector", start: y.detector}}
+	for _, v := range append(detectors, publisher) {
+		v.now = v.start()
+	}
+	await(t, patience, "everything was compared once", func() bool { return y.covered() })
+	began := time.Now()
+	injector := workload.NewInjector(y.dst.dsn, killSeed)
+	waves := []workload.Drift{
+		{Missing: 10, Mismatched: 10, Extra: 10}, {Missing: 10, Mismatched: 10, Extra: 10},
+		{Missing: 400, Mismatched: 300, Extra: 200}, {Missing: 15, Mismatched: 15, Extra: 15}, {Missing: 150, Mismatched: 200, Extra: 150},
+	}
+	// Bursts at random moments. A member of a group that was killed is only missed after a session timeout, so every wave gets a while in which
+	// there is somebody to kill at work.
+	for _, wave := range waves {
+		y.inject(injector, wave)
+		for range kills / len(waves) {
+			y.pause(200*time.Millisecond, 2*time.Second)
+			y.strike(detectors[y.random.IntN(2)])
+			y.pause(100*time.Millisecond, time.Second)
+			y.strike(publisher)
+		}
+		limit := time.Now().Add(14 * time.Second)
+		await(t, patience, "there is work, or enough time has passed", func() bool {
+			return time.Now().After(limit) || y.work().resyncs > 0
+		})
+	}
+	t.Logf("%s of kills; %d source writes", time.Since(began).Round(time.Second), y.writer.Writes())
+	y.judge(append(detectors, publisher))
+}
+
+func (y *yard) pause(least, most time.Duration) {
+	time.Sleep(least + time.Duration(y.random.Int64N(int64(most-least))))
+}
+
+func (y *yard) covered() bool {
+	return value[bool](y.t, y.dst, `SELECT count(*) = 3 AND bool_and(ranges_verified >= ranges AND ranges > 0) FROM trickle.tables`)
+}
+
+// judge lets everything come to rest and compares.
+func (y *yard) judge(victims []*victim) {
+	t := y.t
+	began := time.Now()
+	await(t, 120*time.Second, "every row that was made wrong is corrected", func() bool { return len(y.uncorrected()) == 0 })
+	await(t, 120*time.Second, "no correction is open and every resync is done", func() bool {
+		w := y.work()
+		return w.open == 0 && w.resyncs == 0
+	})
+	t.Logf("at rest after %s", time.Since(began).Round(time.Second))
+	y.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := cdc.Barrier(ctx, y.src.dsn, y.sink); err != nil {
+		t.Fatal(err)
+	}
+	await(t, patience, "nothing is suspected any more", func() bool { return y.work().none() })
+	all, err := workload.Compare(ctx, y.src.dsn, y.dst.dsn, workload.Tables())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !workload.Identical(all) {
+		t.Errorf("the two sides differ: %+v", all)
+	}
+	y.audit()
+	var correcting, resyncing int
+	for _, v := range victims {
+		if !v.now.running() {
+			t.Errorf("the %s ended by itself", v.name)
+		}
+		if code := v.now.stop(t, syscall.SIGTERM); code != 0 {
+			t.Errorf("the %s ends with status %d", v.name, code)
+		}
+		correcting, resyncing = correcting+v.correcting, resyncing+v.resyncing
+		t.Logf("%s: %d kills, %d of them while suspects or corrections were open, %d during a resync", v.name, v.kills, v.correcting, v.resyncing)
+	}
+	if correcting == 0 || resyncing == 0 {
+		t.Errorf("%d kills met corrections and %d a resync: the test shows nothing", correcting, resyncing)
+	}
+	t.Logf("resyncs: %v", values[string](t, y.dst, `SELECT format('%s of %s %s: %s rows, %s corrected (%s)', scope, table_name, state, rows, corrected, failure) FROM trickle.resyncs ORDER BY requested_at`))
+	if n := value[int](t, y.dst, `SELECT count(*) FROM trickle.resyncs WHERE scope = 'full' AND state = 'done' AND planned`); n == 0 {
+		t.Error("no full resync was done")
+	}
+	t.Logf("corrections: %s", value[string](t, y.dst, `SELECT format('%s, of them in a resync %s, superseded %s', count(*), count(resync_id), count(*) FILTER (WHERE outcome = 'superseded')) FROM trickle.corrections`))
+}
+
+// wrong is the rows that were made wrong, as a query's argument.
+func (y *yard) wrong() []string {
+	out := make([]string, len(y.injected))
+	for i, in := range y.injected {
+		out[i] = fmt.Sprintf(`{"table": %q, "key": %s, "kind": %q}`, in.Table, in.Key, in.Kind)
+	}
+	return out
+}
+
+func (y *yard) uncorrected() []string {
+	return values[string](y.t, y.dst, `SELECT i::text FROM unnest($1::text[]::jsonb[]) i
+		WHERE NOT EXISTS (SELECT FROM trickle.corrections c WHERE c.table_name = i->>'table' AND c.key = i->'key' AND c.kind = i->>'kind')`, y.wrong())
+}
+
+// audit compares the journal with what was really written, and with what was made wrong.
+func (y *yard) audit() {
+	t := y.t
+	t.Helper()
+	for what, query := range map[string]string{
+		"written without a journal entry of the same transaction": `SELECT w::text FROM audit.writes w WHERE NOT EXISTS (SELECT FROM audit.entries e WHERE (e.xid, e.table_name, e.key) = (w.xid, w.table_name, w.key))`,
+		"journalled without a write of the same transaction":      `SELECT e::text FROM audit.entries e WHERE NOT EXISTS (SELECT FROM audit.writes w WHERE (e.xid, e.table_name, e.key) = (w.xid, w.table_name, w.key))`,
+		"journalled twice for one write":                          `SELECT xid || ' ' || table_name || ' ' || key FROM audit.entries GROUP BY xid, table_name, key HAVING count(*) > 1`,
+		"written otherwise than journalled": `SELECT w::text FROM audit.writes w JOIN audit.entries e USING (xid, table_name, key)
+			WHERE (e.kind, w.op) NOT IN (VALUES ('missing', 'INSERT'), ('extra', 'DELETE'), ('mismatched', 'UPDATE'), ('mismatched', 'DELETE'), ('mismatched', 'INSERT'))
+				OR (e.before IS NULL) <> (e.kind = 'missing') OR (e.after IS NULL) <> (e.kind = 'extra')`,
+		"in the journal, but not audited":   `SELECT id::text FROM trickle.corrections c WHERE NOT EXISTS (SELECT FROM audit.entries e WHERE e.id = c.id)`,
+		"audited, but not in the journal":   `SELECT id::text FROM audit.entries e WHERE NOT EXISTS (SELECT FROM trickle.corrections c WHERE e.id = c.id)`,
+		"closed without an outcome, or not": `SELECT id::text FROM trickle.corrections WHERE closed_at IS NULL OR outcome IS NULL`,
+	} {
+		if got := values[string](t, y.dst, query); len(got) > 0 {
+			t.Errorf("%d %s: %v", len(got), what, got[:min(3, len(got))])
+		}
+	}
+	if n := value[int](t, y.dst, `SELECT count(*) FROM audit.writes`); n < len(y.injected) {
+		t.Errorf("only %d writes were audited", n)
+	}
+	falses := values[string](t, y.dst, `SELECT to_jsonb(c)::text FROM trickle.corrections c
+		WHERE NOT EXISTS (SELECT FROM unnest($1::text[]::jsonb[]) i WHERE c.table_name = i->>'table' AND c.key = i->'key') ORDER BY id`, y.wrong())
+	if len(falses) > 0 {
+		t.Errorf("%d corrections of rows that nobody had made wrong: %v", len(falses), falses[:min(3, len(falses))])
+	}
+}

@@ -1,0 +1,39 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// binaries is the environment variable that tells the tests where TestMain put the commands.
+const binaries = "TRICKLE_E2E_BINARIES"
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(runner{m}) }
+
+type runner struct{ m *testing.M }
+
+// Run builds both commands with the race detector, once, and removes them after the tests.
+func (r runner) Run() int {
+	dir, err := os.MkdirTemp("", "trickle-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "folder for the commands:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-race", "-o", dir+string(filepath.Separator), "../../cmd/...")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building the commands:", err)
+		return 1
+	}
+	if err := os.Setenv(binaries, dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return r.m.Run()
+}
