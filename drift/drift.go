@@ -117,7 +117,7 @@ func Judge(first *Sighting, now Sighting) Verdict {
 	if now.Source.Present && now.Source.Settled {
 		return Proven
 	}
-	if first == nil || first.Equal() || now.Through.Before(first.Source.ReadAt) {
+	if first == nil || first.Equal() || first.Source.ReadAt.IsZero() || now.Through.Before(first.Source.ReadAt) {
 		return InFlight
 	}
 	if first.Replica.Present != now.Replica.Present || first.Replica.Version != now.Replica.Version {

@@ -244,6 +244,7 @@ func TestJudge(t *testing.T) {
 		"extra twice":               {&drift.Sighting{Through: past, Replica: row(1), Source: gone}, drift.Sighting{Through: later, Replica: row(1), Source: gone}, drift.Proven, drift.Extra},
 		"extra, not passed yet":     {&drift.Sighting{Through: past, Replica: row(1), Source: gone}, drift.Sighting{Through: at(4), Replica: row(1), Source: gone}, drift.InFlight, drift.Extra},
 		"extra, written meantime":   {&drift.Sighting{Through: past, Replica: row(1), Source: gone}, drift.Sighting{Through: later, Replica: row(2), Source: gone}, drift.InFlight, drift.Extra},
+		"first read unknown when":   {&drift.Sighting{Through: past, Replica: row(1)}, drift.Sighting{Through: later, Replica: row(1), Source: gone}, drift.InFlight, drift.Extra},
 		"it was equal before":       {&drift.Sighting{Through: past, Replica: row(1), Source: src(1)}, drift.Sighting{Through: later, Replica: row(1), Source: src(2)}, drift.InFlight, drift.Mismatched},
 		"missing, source rewritten": {&drift.Sighting{Through: past, Source: src(1)}, drift.Sighting{Through: later, Source: src(2)}, drift.InFlight, drift.Missing},
 		"missing twice":             {&drift.Sighting{Through: past, Source: src(1)}, drift.Sighting{Through: later, Source: src(1)}, drift.Proven, drift.Missing},

@@ -1,5 +1,10 @@
 -- What a replica keeps about its own verification, beside the rows it is about. Everything here is safe to read by hand.
-CREATE SCHEMA IF NOT EXISTS trickle;
+DO $$ BEGIN
+    -- IF NOT EXISTS would ask for the right to create it even where it exists.
+    IF to_regnamespace('trickle') IS NULL THEN
+        CREATE SCHEMA trickle;
+    END IF;
+END $$;
 
 -- Every correction, written in the transaction that made it.
 CREATE TABLE IF NOT EXISTS trickle.corrections (

@@ -32,8 +32,8 @@ func (l *Ledger) suspect(ctx context.Context, tx pgx.Tx, table string, suspects 
 				resync_id = coalesce(excluded.resync_id, s.resync_id), replica_present = excluded.replica_present, replica_version = excluded.replica_version,
 				replica_digest = excluded.replica_digest, source_present = excluded.source_present, source_version = excluded.source_version,
 				source_digest = excluded.source_digest, source_read_at = excluded.source_read_at
-			-- An untouched replica row keeps its older sighting: the sooner CDC has passed it.
-			WHERE s.attempts < excluded.attempts OR (s.replica_present, s.replica_version, s.source_present, s.source_version) IS DISTINCT FROM
+			-- An untouched replica row keeps its older sighting: the sooner CDC has passed it. One that only named the key was never passed.
+			WHERE s.attempts < excluded.attempts OR excluded.source_read_at < coalesce(s.source_read_at, 'infinity') OR (s.replica_present, s.replica_version, s.source_present, s.source_version) IS DISTINCT FROM
 				(excluded.replica_present, excluded.replica_version, excluded.source_present, excluded.source_version)`,
 			l.pipeline, table, array(s.Key), int64(s.RangeID), array(s.Range.Lo), array(s.Range.Hi), s.ResyncID, due, s.Attempts, through,
 			s.Last.Replica.Present, int64(s.Last.Replica.Version), int64(s.Last.Replica.Digest),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,7 +24,7 @@ type Target struct {
 
 // Image is a row of the replica before or after a write.
 type Image struct {
-	N       int    // index of the target it belongs to
+	N       int    // index of the target it belongs to; -1: it was stored under a key that no target has
 	JSON    string // the whole row; numbers and booleans as such, everything else as text
 	KeyJSON string
 	Version uint64
@@ -76,9 +77,12 @@ func (l *Layout) imageSQL(kind digest.Kind) string {
 }
 
 func scanImage(row [][]byte) (Image, error) {
-	n, err := strconv.Atoi(string(row[0]))
-	if err != nil {
-		return Image{}, fmt.Errorf("reading a position: %w", err)
+	n := 0
+	var err error
+	if row[0] != nil {
+		if n, err = strconv.Atoi(string(row[0])); err != nil {
+			return Image{}, fmt.Errorf("reading a position: %w", err)
+		}
 	}
 	version, err := strconv.ParseUint(string(row[3]), 10, 64)
 	if err != nil {
@@ -206,8 +210,14 @@ func (l *Layout) Update(ctx context.Context, c *pgconn.PgConn, targets []Target,
 // Insert inserts rows whose key is absent and returns what they are now; a row whose key is there by now is left alone.
 func (l *Layout) Insert(ctx context.Context, c *pgconn.PgConn, targets []Target, kind digest.Kind) ([]Image, error) {
 	cols := l.writable(inserting)
+	given := slices.Clone(cols)
+	for n, column := range l.compared {
+		if l.isKey(column) && !slices.Contains(given, n) {
+			given = append(given, n) // a generated key finds its target all the same
+		}
+	}
 	p := &params{}
-	with, err := l.targetsSQL(p, targets, cols)
+	with, err := l.targetsSQL(p, targets, given)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +239,7 @@ func (l *Layout) Insert(ctx context.Context, c *pgconn.PgConn, targets []Target,
 	}
 	sql := "WITH w AS (SELECT * FROM " + with + "), d AS (INSERT INTO " + l.Name.SQL() + " AS t (" + strings.Join(names, ", ") + ") OVERRIDING SYSTEM VALUE SELECT " +
 		strings.Join(casts, ", ") + " FROM w ORDER BY w.n ON CONFLICT (" + strings.Join(key, ", ") + ") DO NOTHING RETURNING " + strings.Join(returning, ", ") + ", " + l.imageSQL(kind) +
-		") SELECT w.n, d.image, d.key_json, d.version, d.digest FROM d JOIN w ON " + strings.Join(join, " AND ")
+		") SELECT w.n, d.image, d.key_json, d.version, d.digest FROM d LEFT JOIN w ON " + strings.Join(join, " AND ")
 	return l.images(ctx, c, sql, p)
 }
 
@@ -241,15 +251,25 @@ func (l *Layout) Delete(ctx context.Context, c *pgconn.PgConn, targets []Target)
 	return int(r.CommandTag.RowsAffected()), r.Err
 }
 
-// Referenced reports whether a foreign key of another table acts on deletes of this one (cascade, set null, set default): then no row
-// of it may be deleted only to be inserted again.
-func (l *Layout) Referenced(ctx context.Context, c *pgconn.PgConn) (bool, error) {
-	found := false
+// Reinsertable reports whether a row may be deleted only to be inserted again: no foreign key points at the table, where a delete would
+// cascade or be refused, and every column that can be written is compared, so that an insert brings all of it back.
+func (l *Layout) Reinsertable(ctx context.Context, c *pgconn.PgConn) (bool, error) {
+	for i, column := range l.Columns {
+		if !column.Generated && !slices.Contains(l.compared, i) {
+			return false, nil
+		}
+	}
+	referenced := false
 	err := each(ctx, c, `SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass($1))`, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
-		found = isTrue(row[0])
+		referenced = isTrue(row[0])
 		return nil
 	})
-	return found, err
+	return !referenced, err
+}
+
+// InsertOnly reports whether a compared column can be given a value by an insert and not by an update: GENERATED ALWAYS AS IDENTITY.
+func (l *Layout) InsertOnly() bool {
+	return slices.ContainsFunc(l.compared, func(i int) bool { return l.Columns[i].IdentityAlways && !l.isKey(i) })
 }
 
 // State returns the SQLSTATE of a server's error, "" for any other.

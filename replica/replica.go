@@ -189,5 +189,5 @@ func (r *Replica) Incomparable(err error) bool {
 func (r *Replica) Stale(err error) bool {
 	var unfitted *NotFittedError
 	state := postgres.State(err)
-	return errors.Is(err, postgres.ErrChanged) || errors.As(err, &unfitted) || state == "42P01" || state == "42703"
+	return errors.Is(err, postgres.ErrChanged) || errors.As(err, &unfitted) || state == "42P01" || state == "42703" || state == "42704" || state == "42P10"
 }

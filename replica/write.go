@@ -30,7 +30,8 @@ type method int
 
 const (
 	updateInPlace method = iota
-	// deleteAndInsert frees unique values before they are taken again: rows that swap one can't be updated one by one.
+	// deleteAndInsert frees unique values before they are taken again: rows that swap one can't be updated one by one. It also
+	// gives identity columns a value, which no update can.
 	deleteAndInsert
 )
 
@@ -76,7 +77,7 @@ func (r *Replica) write(ctx context.Context, b *batch, idx []int) error {
 	if !refused(err) {
 		return err
 	}
-	if postgres.State(err) == uniqueViolation {
+	if postgres.State(err) == uniqueViolation || errors.Is(err, errStoredOtherwise) && b.layout.InsertOnly() {
 		safe, ferr := r.rewritable(ctx, b.layout)
 		if ferr != nil {
 			return ferr
@@ -129,8 +130,7 @@ func (r *Replica) rewritable(ctx context.Context, l *postgres.Layout) (bool, err
 		return false, err
 	}
 	defer conn.Release()
-	referenced, err := l.Referenced(ctx, conn.Conn().PgConn())
-	return !referenced, err
+	return l.Reinsertable(ctx, conn.Conn().PgConn())
 }
 
 func (r *Replica) transact(ctx context.Context, b *batch, idx []int, how method) error {
@@ -249,6 +249,9 @@ func (w *writing) run(ctx context.Context, c *pgconn.PgConn) error {
 		return err
 	}
 	for _, img := range after {
+		if img.N < 0 {
+			return errStoredOtherwise
+		}
 		if err := w.wrote(at[img.N], nil, &img); err != nil {
 			return err
 		}
@@ -313,6 +316,9 @@ func (w *writing) update(ctx context.Context, c *pgconn.PgConn) error {
 		return fmt.Errorf("%w: %d of %d rows were written", errStoredOtherwise, len(after), len(before))
 	}
 	for _, img := range after {
+		if img.N < 0 {
+			return errStoredOtherwise
+		}
 		if err := w.wrote(at[before[img.N].N], &before[img.N], &img); err != nil {
 			return err
 		}
