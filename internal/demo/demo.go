@@ -94,11 +94,14 @@ func Run(ctx context.Context, o Options) (r Result, err error) {
 		return r, err
 	}
 	defer func() {
-		kept, closeErr := work.close(ctx.Err() == nil && (err != nil || len(r.Faults()) > 0))
-		if kept != "" {
-			fmt.Fprintf(o.Progress, "the log of all parts: %s\n", kept)
+		if ctx.Err() == nil && (err != nil || len(r.Faults()) > 0) {
+			kept, keepErr := work.keepLog()
+			if kept != "" {
+				fmt.Fprintf(o.Progress, "the log of all parts: %s\n", kept)
+			}
+			err = errors.Join(err, keepErr)
 		}
-		err = errors.Join(err, closeErr)
+		err = errors.Join(err, work.close())
 	}()
 	screen := newScreen(o.Progress, os.Getenv)
 	board := newBoard(begin, o.Duration)

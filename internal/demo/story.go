@@ -98,7 +98,7 @@ func (s *story) stopRunning() {
 
 // cycle is how long one pass over everything takes.
 func (s *story) cycle() time.Duration {
-	return min(max(s.options.Duration*8/60, 4*time.Second), 30*time.Second).Round(100 * time.Millisecond)
+	return min(max(s.options.Duration*8/60, 5*time.Second), 30*time.Second).Round(100 * time.Millisecond)
 }
 
 // patience is how long a phase waits for what must happen: two passes, and what a slow machine needs.

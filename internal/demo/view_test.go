@@ -13,7 +13,7 @@ import (
 	"github.com/trickle-verify/trickle/ledger"
 )
 
-var update = flag.Bool("update", false, "write the golden files again") //nolint:gochecknoglobals // flags of a test binary are
+var update = flag.Bool("update", false, "write the golden files again")
 
 func midway() State {
 	lag := 0.31

@@ -173,32 +173,22 @@ func (t *teller) tell(s sample) {
 	}
 	for i := len(s.resyncs) - 1; i >= 0; i-- {
 		r := s.resyncs[i]
-		state := r.State + r.Failure
-		if t.resyncs[r.ID] == state {
-			continue
-		}
-		switch {
-		case t.resyncs[r.ID] == "":
+		state, known := t.resyncs[r.ID]
+		if !known {
 			t.board.event("%s resync of %s asked for: %s", r.Scope, r.Table, r.Why)
-			if r.State == "done" {
-				t.board.event("%s resync of %s: %s", r.Scope, r.Table, outcome(r))
-			}
-		default:
+		}
+		if r.State != state && r.Ended != nil {
 			t.board.event("%s resync of %s: %s", r.Scope, r.Table, outcome(r))
 		}
-		t.resyncs[r.ID] = state
+		t.resyncs[r.ID] = r.State
 	}
 	t.last = s
 }
 
-// outcome says how a resync stands.
+// outcome says how a resync ended.
 func outcome(r ledger.ResyncReport) string {
-	switch {
-	case r.Failure != "":
+	if r.Failure != "" {
 		return r.State + ", " + r.Failure
-	case r.State == "done":
-		return fmt.Sprintf("done, %d rows looked at, %d corrected", r.Rows, r.Corrected)
-	default:
-		return r.State
 	}
+	return fmt.Sprintf("%s, %d rows looked at, %d corrected", r.State, r.Rows, r.Corrected)
 }

@@ -49,14 +49,15 @@ resync:
 	return path, nil
 }
 
-// close removes the folder. With keep set, the log is moved out first and its new path returned.
-func (w *workspace) close(keep bool) (kept string, err error) { //nolint:revive // keep is what happened, not a mode
-	err = w.file.Close()
-	if keep {
-		kept = w.dir + ".log"
-		if moveErr := os.Rename(w.file.Name(), kept); moveErr != nil {
-			kept, err = "", errors.Join(err, moveErr)
-		}
+// keepLog moves the log out of the folder, which close then removes, and returns its new path; empty where nothing was logged.
+func (w *workspace) keepLog() (string, error) {
+	info, err := w.file.Stat()
+	if err != nil || info.Size() == 0 {
+		return "", err
 	}
-	return kept, errors.Join(err, os.RemoveAll(w.dir))
+	kept := w.dir + ".log"
+	return kept, os.Rename(w.file.Name(), kept)
 }
+
+// close removes the folder.
+func (w *workspace) close() error { return errors.Join(w.file.Close(), os.RemoveAll(w.dir)) }
