@@ -31,6 +31,7 @@ const (
 	retryFirst = 200 * time.Millisecond
 	retryMost  = 10 * time.Second
 	idle       = 250 * time.Millisecond
+	atOnce     = 4 // messages handled at the same time
 )
 
 // Run verifies until the context ends: one loop over messages, one over suspects, one that keeps the gate's verdict where status
@@ -74,7 +75,7 @@ func (d *Detector) loop(ctx context.Context, what string, once func(context.Cont
 	}
 }
 
-// receive handles messages in order and commits their offsets after the work.
+// receive handles messages, a few at a time, and commits their offsets after the work.
 func (d *Detector) receive(ctx context.Context, inbox Inbox) error {
 	for {
 		if err := d.hold(ctx); err != nil {
@@ -84,10 +85,14 @@ func (d *Detector) receive(ctx context.Context, inbox Inbox) error {
 		if err != nil {
 			return fmt.Errorf("reading verification messages: %w", err)
 		}
+		// Ranges don't depend on each other, and most of the time goes into waiting for answers.
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(atOnce)
 		for _, m := range deliveries {
-			if err := d.handleUntilDone(ctx, m); err != nil {
-				return err
-			}
+			g.Go(func() error { return d.handleUntilDone(gctx, m) })
+		}
+		if err := g.Wait(); err != nil {
+			return err
 		}
 		if err := inbox.Commit(ctx); err != nil {
 			if ctx.Err() != nil {

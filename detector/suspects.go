@@ -42,7 +42,7 @@ func (d *Detector) Settle(ctx context.Context) (int, error) {
 	if d.Replica.Stale(err) {
 		d.source.Forget(name)
 	}
-	return len(suspects), errors.Join(err, d.Ledger.Settle(ctx, name, settled), d.escalate(ctx, name))
+	return len(suspects), errors.Join(err, d.Ledger.Settle(ctx, name, settled))
 }
 
 // settle returns how the suspects came out, also of those before an error.
@@ -85,12 +85,15 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 			proven = append(proven, s)
 		}
 	}
-	if len(found) > 0 {
-		if err := d.Ledger.Count(ctx, t.Name, found); err != nil {
-			return out, err
-		}
-	}
 	if len(changes) == 0 {
+		return out, nil
+	}
+	walked, err := d.count(ctx, t.Name, found)
+	if err != nil {
+		return out, err
+	}
+	if walked {
+		out.Again = append(out.Again, proven...)
 		return out, nil
 	}
 	if rules.Detect.Action == policy.ActionReport {
@@ -106,6 +109,21 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 	}
 	d.sort(&out, proven, outcomes, rules.Detect.Confirm.Attempts)
 	return out, err
+}
+
+// count puts proven drift into the window, asks for a resync where that passes a threshold, and reports whether one now walks the whole table: then
+// it will meet these rows too, and they need not be written one by one.
+func (d *Detector) count(ctx context.Context, table string, found []ledger.Discrepancy) (bool, error) {
+	if len(found) == 0 {
+		return false, nil
+	}
+	if err := d.Ledger.Count(ctx, table, found); err != nil {
+		return false, err
+	}
+	if err := d.escalate(ctx, table); err != nil {
+		return false, err
+	}
+	return d.Ledger.Covers(ctx, table)
 }
 
 // sort puts proven suspects where the outcome of their correction wants them.
@@ -147,9 +165,12 @@ func (d *Detector) Resume(ctx context.Context) (int, error) {
 	return len(open), d.corrector.Resume(ctx, t, open)
 }
 
-// escalate asks for a resync where a table's window has passed a threshold.
+// escalate asks for a resync where a table's window has passed a threshold; never where the policy only wants reports.
 func (d *Detector) escalate(ctx context.Context, table string) error {
 	rules := d.rules()
+	if rules.Detect.Action == policy.ActionReport {
+		return nil
+	}
 	window := time.Duration(rules.Detect.Window)
 	tally, err := d.Ledger.Tally(ctx, table, window)
 	if err != nil || tally.Discrepancies == 0 {

@@ -94,7 +94,10 @@ func (l *Ledger) Tally(ctx context.Context, table string, window time.Duration) 
 		return Tally{}, fmt.Errorf("counting the window of %s: %w", table, err)
 	}
 	rows, err := l.pool.Query(ctx, `WITH found AS (
-			SELECT lo, hi, count(*) AS n FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval GROUP BY lo, hi)
+			SELECT lo, hi, count(*) AS n FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval
+				-- What led to a resync does not lead to the next one, around a neighbour.
+				AND at > coalesce((SELECT max(requested_at) FROM trickle.resyncs s WHERE s.pipeline = $1 AND s.table_name = $2), '-infinity')
+			GROUP BY lo, hi)
 		SELECT CASE WHEN b.hi IS NULL THEN f.lo ELSE b.lo END, CASE WHEN a.lo IS NULL THEN f.hi ELSE a.hi END,
 			f.n + coalesce(b.n, 0) + coalesce(a.n, 0),
 			(SELECT coalesce(sum(r.rows), 0) FROM trickle.ranges r WHERE r.pipeline = $1 AND r.table_name = $2 AND r.verified_at > clock_timestamp() - $3::interval

@@ -110,11 +110,15 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // runOnce works on the oldest running resync until it has no range left to take. It reports whether it did anything.
 func (r *Runner) runOnce(ctx context.Context) (bool, error) {
-	if ok, err := r.free(ctx); !ok || err != nil {
+	running, err := r.Ledger.Running(ctx)
+	if err != nil || len(running) == 0 {
 		return false, err
 	}
-	running, err := r.Ledger.Running(ctx)
-	if err != nil {
+	// Before any message has come, the first word with the publisher tells the gate what time it is at the source.
+	if _, err := r.Source.Table(ctx, running[0].Table, 0); err != nil {
+		return false, r.failed(ctx, running[0], err)
+	}
+	if ok, err := r.free(ctx); !ok || err != nil {
 		return false, err
 	}
 	for _, s := range running {

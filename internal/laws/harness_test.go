@@ -113,7 +113,7 @@ func open(t *testing.T, dsn string) *pgxpool.Pool {
 func (p *pair) wire() {
 	p.t.Helper()
 	ctx := p.t.Context()
-	log := slog.New(slog.DiscardHandler)
+	log := slog.New(slog.NewTextHandler(p.t.Output(), nil))
 	sourceID, err := postgres.Identify(ctx, p.src)
 	if err != nil {
 		p.t.Fatal(err)

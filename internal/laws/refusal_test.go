@@ -166,3 +166,17 @@ detect: {confirm: {delay: 1ms, attempts: 3}}
 	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
 	p.want(`SELECT count(*) FROM trickle.suspects`, "1")
 }
+
+// detect.action: report finds and counts, and changes nothing, however much is wrong.
+func TestReportChangesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, strings.Replace(resyncPolicy, "detect: {", "detect: {action: report, ", 1), 500)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id % 5 = 0`)
+	p.caughtUp()
+	p.scan()
+	p.settle()
+	p.want(`SELECT count(*) FROM trickle.discrepancies`, "100")
+	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
+	p.want(`SELECT count(*) FROM trickle.resyncs`, "0")
+	p.want(`SELECT count(*) FROM t WHERE v = 'edited'`, "100")
+}
