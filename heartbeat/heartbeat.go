@@ -33,20 +33,29 @@ func New(pool *pgxpool.Pool, name, pipeline string) *Table {
 
 // DDL creates the table, on either side.
 func (t *Table) DDL() string {
-	return "CREATE SCHEMA IF NOT EXISTS " + postgres.Quote(t.name.Schema) + "; CREATE TABLE IF NOT EXISTS " + t.name.SQL() + " (pipeline text PRIMARY KEY, at timestamptz NOT NULL)"
+	return "CREATE SCHEMA IF NOT EXISTS " + postgres.Quote(t.name.Schema) + "; " + t.tableDDL()
+}
+
+func (t *Table) tableDDL() string {
+	return "CREATE TABLE IF NOT EXISTS " + t.name.SQL() + " (pipeline text PRIMARY KEY, at timestamptz NOT NULL)"
 }
 
 // Create makes the table where it is missing. Its error carries the statements for somebody with the right to run them.
 func (t *Table) Create(ctx context.Context) error {
-	var there bool
-	if err := t.pool.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, t.name.SQL()).Scan(&there); err != nil {
+	var there, schema bool
+	err := t.pool.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL, to_regnamespace($2) IS NOT NULL`, t.name.SQL(), postgres.Quote(t.name.Schema)).Scan(&there, &schema)
+	if err != nil {
 		return fmt.Errorf("looking for the heartbeat table %s: %w", t.name, err)
 	}
 	if there {
 		return nil
 	}
-	if _, err := t.pool.Exec(ctx, t.DDL(), pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("the heartbeat table %s is missing and can't be created (%w); run as its owner: %s; then GRANT INSERT, UPDATE, SELECT on it", t.name, err, t.DDL())
+	ddl := t.DDL()
+	if schema {
+		ddl = t.tableDDL() // CREATE SCHEMA asks for the right to create it even where it exists
+	}
+	if _, err := t.pool.Exec(ctx, ddl, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("the heartbeat table %s is missing and can't be created (%w); run as its owner: %s; then GRANT INSERT, UPDATE, SELECT on it", t.name, err, ddl)
 	}
 	return nil
 }

@@ -1,0 +1,73 @@
+package gate_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/policy"
+)
+
+// beats is a heartbeat that says what it is told.
+type beats struct {
+	at  time.Time
+	err error
+}
+
+func (b *beats) Beat(context.Context) (time.Time, error) { return b.at, b.err }
+
+func TestGate(t *testing.T) {
+	t.Parallel()
+	source := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	heartbeat := policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true, Table: "trickle.heartbeat", Replica: "cache.heartbeat"}}
+	assumed := policy.Gate{AssumeLag: policy.Duration(time.Minute)}
+	ago := func(d time.Duration) time.Time { return source.Add(-d) }
+	for name, c := range map[string]struct {
+		policy  policy.Gate
+		saw     time.Time
+		elapsed time.Duration // here, since then
+		beat    beats
+		open    bool
+		through time.Time
+		lag     time.Duration
+		reason  string
+		behind  bool
+	}{
+		"nothing configured":         {policy.Gate{}, source, 0, beats{}, false, time.Time{}, -1, "no gate is configured", false},
+		"assumed, no message":        {assumed, time.Time{}, 0, beats{}, false, time.Time{}, -1, "no message", false},
+		"assumed":                    {assumed, source, 5 * time.Second, beats{}, true, ago(55 * time.Second), time.Minute, "", false},
+		"heartbeat, no message":      {heartbeat, time.Time{}, 0, beats{at: source}, false, time.Time{}, -1, "no message", false},
+		"heartbeat never came":       {heartbeat, source, 0, beats{}, false, time.Time{}, -1, "trickle.heartbeat", false},
+		"heartbeat can't be read":    {heartbeat, source, 0, beats{err: errors.New("gone")}, false, time.Time{}, -1, "cache.heartbeat can't be read in the replica: gone", false},
+		"in step":                    {heartbeat, source, 0, beats{at: ago(time.Second)}, true, ago(time.Second), time.Second, "", false},
+		"at the limit":               {heartbeat, source, 0, beats{at: ago(30 * time.Second)}, true, ago(30 * time.Second), 30 * time.Second, "", false},
+		"behind":                     {heartbeat, source, 0, beats{at: ago(31 * time.Second)}, false, ago(31 * time.Second), 31 * time.Second, "more than gate.max_lag 30s", true},
+		"the beats stopped":          {heartbeat, source, time.Minute, beats{at: source}, false, source, time.Minute, "1m0s behind", true},
+		"beats ahead of the message": {heartbeat, source, 0, beats{at: source.Add(time.Second)}, true, source.Add(time.Second), 0, "", false},
+	} {
+		now := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC) // this side's clock is wrong, and it does not matter
+		g := gate.New(c.policy, &c.beat, func() time.Time { return now })
+		if !c.saw.IsZero() {
+			g.Saw(c.saw)
+			g.Saw(c.saw.Add(-time.Hour)) // an old message takes nothing back
+		}
+		now = now.Add(c.elapsed)
+		s := g.Check(t.Context())
+		if s.Open != c.open || !s.Through.Equal(c.through) || s.Lag != c.lag || s.Behind() != c.behind || s.Configured != (c.policy != policy.Gate{}) {
+			t.Errorf("%s: %+v", name, s)
+		}
+		if (s.Reason == "") != s.Open || !strings.Contains(s.Reason, c.reason) {
+			t.Errorf("%s: reason %q, want %q", name, s.Reason, c.reason)
+		}
+		if !c.saw.IsZero() && !s.Source.Equal(source.Add(c.elapsed)) {
+			t.Errorf("%s: the source's clock is taken for %s", name, s.Source)
+		}
+		g.Apply(policy.Gate{})
+		if s := g.Check(t.Context()); s.Open || s.Configured {
+			t.Errorf("%s: still open after the policy took the gate away: %+v", name, s)
+		}
+	}
+}
