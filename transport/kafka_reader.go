@@ -51,6 +51,7 @@ func (k *Kafka) Group(ctx context.Context, group string, topics ...string) (Read
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.SessionTimeout(sessionTimeout),
+		kgo.RebalanceTimeout(sessionTimeout), // nobody needs longer, as no caller holds a rebalance up; it also bounds the wait for a lost answer
 		kgo.OnPartitionsRevoked(lost),
 		kgo.OnPartitionsLost(lost),
 	)

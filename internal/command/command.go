@@ -35,6 +35,7 @@ func Main(root *cobra.Command) int {
 		stop() // a second interrupt ends the process at once
 	}()
 	root.SilenceErrors, root.SilenceUsage = true, true
+	refuseUnknown(root)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
 	})
@@ -48,6 +49,28 @@ func Main(root *cobra.Command) int {
 		fmt.Fprintf(root.ErrOrStderr(), "%s: %v\n", root.Name(), err)
 		return 2
 	}
+}
+
+// refuseUnknown makes commands that only hold others refuse what they do not hold. Left alone they print their help and report success.
+func refuseUnknown(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		refuseUnknown(sub)
+	}
+	if c.Runnable() {
+		return
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		hint := "see " + c.CommandPath() + " --help"
+		c.SuggestionsMinimumDistance = 2
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = "did you mean " + strings.Join(near, " or ") + "? " + hint
+		}
+		return fmt.Errorf("unknown command %q for %s: %s", args[0], c.CommandPath(), hint)
+	}
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 }
 
 // Flags are those that most commands take.
