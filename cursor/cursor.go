@@ -37,6 +37,7 @@ type Table struct {
 	Cycle   uint64      `json:"cycle"`
 	Started time.Time   `json:"started"` // when the cycle began
 	Digest  digest.Kind `json:"digest"`
+	Paused  string      `json:"paused,omitempty"` // why it is not scanned; empty when it is
 }
 
 // Sample pairs a wall time with the oldest transaction that was running at the source then.

@@ -59,6 +59,7 @@ func (s *Scheduler) discover(ctx context.Context, now time.Time) error {
 	}
 	s.mu.Lock()
 	known := map[string]bool{}
+	var change cursor.Change
 	for _, f := range found {
 		known[f.Name] = true
 		t := s.tables[f.Name]
@@ -68,28 +69,37 @@ func (s *Scheduler) discover(ctx context.Context, now time.Time) error {
 			s.tables[f.Name] = t
 		}
 		t.paused = f.Paused
+		if state := t.state; state.Paused != f.Paused {
+			state.Paused = f.Paused
+			change.Tables = append(change.Tables, state)
+		}
 	}
-	var gone cursor.Change
 	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
 		if !known[name] {
-			gone.DroppedTables = append(gone.DroppedTables, name)
+			change.DroppedTables = append(change.DroppedTables, name)
 		}
 	}
 	for _, name := range storedNames(s.stored) {
 		if !known[name] && s.tables[name] == nil {
-			gone.DroppedTables = append(gone.DroppedTables, name)
+			change.DroppedTables = append(change.DroppedTables, name)
 		}
 	}
 	s.mu.Unlock()
-	if len(gone.DroppedTables) > 0 {
-		if err := s.save(ctx, gone); err != nil {
+	if len(change.DroppedTables)+len(change.Tables) > 0 {
+		if err := s.save(ctx, change); err != nil {
 			return err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, name := range gone.DroppedTables {
+	for _, name := range change.DroppedTables {
 		delete(s.tables, name)
+	}
+	for _, state := range change.Tables {
+		s.tables[state.Name].state.Paused = state.Paused
+		if state.Paused != "" {
+			s.log.Warn("a table is paused", "table", state.Name, "reason", state.Paused)
+		}
 	}
 	s.stored = cursor.State{}
 	s.discovered = now

@@ -36,13 +36,13 @@ func statusCommand(f *command.Flags) *cobra.Command {
 			}
 			w := table.NewWriter()
 			w.SetStyle(table.StyleLight)
-			w.AppendHeader(table.Row{"table", "cycle", "begun", "ranges", "rows", "oldest verification"})
+			w.AppendHeader(table.Row{"table", "cycle", "begun", "ranges", "rows", "oldest verification", "paused"})
 			for _, t := range tables {
 				oldest := "never"
 				if !t.Oldest.IsZero() {
 					oldest = t.Oldest.Format(time.RFC3339)
 				}
-				w.AppendRow(table.Row{t.Table, t.Cycle, t.Started.Format(time.RFC3339), fmt.Sprintf("%d of %d", t.Done, t.Ranges), t.Rows, oldest})
+				w.AppendRow(table.Row{t.Table, t.Cycle, t.Started.Format(time.RFC3339), fmt.Sprintf("%d of %d", t.Done, t.Ranges), t.Rows, oldest, t.Paused})
 			}
 			_, err = fmt.Fprintln(c.OutOrStdout(), w.Render())
 			return err

@@ -19,6 +19,7 @@ type TableProgress struct {
 	Ranges  int       `json:"ranges"`
 	Rows    uint64    `json:"rows"`   // of all ranges, when each was last read
 	Oldest  time.Time `json:"oldest"` // the zero time where a range was never verified
+	Paused  string    `json:"paused"` // why it is not scanned; empty when it is
 }
 
 // Progress reads the stored position of the scan: from Kafka where there are brokers, else from the cursor file.
@@ -30,7 +31,7 @@ func Progress(ctx context.Context, s Settings) ([]TableProgress, error) {
 	out := []TableProgress{}
 	for _, name := range slices.Sorted(maps.Keys(state.Tables)) {
 		t := state.Tables[name]
-		p := TableProgress{Table: name, Cycle: t.Cycle, Started: t.Started}
+		p := TableProgress{Table: name, Cycle: t.Cycle, Started: t.Started, Paused: t.Paused}
 		for i, r := range state.Ranges[name] {
 			p.Ranges++
 			p.Rows += r.Rows

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/trickle-verify/trickle/heartbeat"
 	"github.com/trickle-verify/trickle/internal/testbed"
@@ -30,11 +31,11 @@ const (
 pipeline: kill
 schedule: {cycle: 5s}
 quiet: 1s
-range_rows: 500
+range_rows: 200
 tables: [{table: public.*}]
 gate: {max_lag: 20s, heartbeat: {interval: 300ms}}
 detect: {confirm: {delay: 500ms}, window: 30s, brake: {deletes: 1000000, corrections: 1000000}}
-resync: {partial: {discrepancies: 60}, full: {discrepancies: 300, ratio: 100%}, cooldown: 20s}
+resync: {partial: {discrepancies: 60}, full: {discrepancies: 300, ratio: 100%}, cooldown: 20s, in_flight: 2}
 `
 	// auditing notes every row that trickle writes and every journal entry, each with its transaction.
 	auditing = `
@@ -82,10 +83,11 @@ func newYard(t *testing.T) *yard {
 	source, replica := pgtest.Server(t, testbed.Options{}), pgtest.Server(t, testbed.Options{})
 	y.src, y.dst = connect(t, pgtest.DatabaseOn(t, source)), connect(t, pgtest.DatabaseOn(t, replica))
 	var err error
-	if y.broker, err = kfake.NewCluster(kfake.NumBrokers(1)); err != nil {
+	if y.broker, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.GroupMinSessionTimeout(time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(y.broker.Close)
+	missSoon(y.broker)
 	config := cdc.Config{
 		Source: y.src.dsn, Replica: y.dst.dsn, Kafka: []kgo.Opt{kgo.SeedBrokers(y.broker.ListenAddrs()...)}, Topic: "cdc", Group: "sink", Slot: "cdc",
 	}
@@ -110,6 +112,18 @@ func newYard(t *testing.T) *yard {
 	background(t, func(ctx context.Context) error { y.sink.Run(ctx); return nil })
 	y.stop = background(t, y.writer.Run)
 	return y
+}
+
+// missSoon makes the broker miss members of groups sooner than they ask for: after a kill -9 nobody has their partitions until then, and this
+// test has no time for nothing to happen. The rebalance is the shorter of the two since this broker, other than a real one, forgets to answer
+// members that wait for a leader that died, once their session has run out.
+func missSoon(broker *kfake.Cluster) {
+	broker.ControlKey(int16(kmsg.JoinGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		broker.KeepControl()
+		join := request.(*kmsg.JoinGroupRequest)
+		join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = 5000, 3500
+		return nil, nil, false
+	})
 }
 
 // background runs something until the returned function is called, or the test ends.
@@ -206,31 +220,42 @@ func TestKillLoop(t *testing.T) {
 	await(t, patience, "everything was compared once", func() bool { return y.covered() })
 	began := time.Now()
 	injector := workload.NewInjector(y.dst.dsn, killSeed)
-	waves := []workload.Drift{
-		{Missing: 10, Mismatched: 10, Extra: 10}, {Missing: 10, Mismatched: 10, Extra: 10},
-		{Missing: 400, Mismatched: 300, Extra: 200}, {Missing: 15, Mismatched: 15, Extra: 15}, {Missing: 150, Mismatched: 200, Extra: 150},
-	}
-	// Bursts at random moments. A member of a group that was killed is only missed after a session timeout, so every wave gets a while in which
-	// there is somebody to kill at work.
-	for _, wave := range waves {
-		y.inject(injector, wave)
-		for range kills / len(waves) {
-			y.pause(200*time.Millisecond, 2*time.Second)
-			y.strike(detectors[y.random.IntN(2)])
-			y.pause(100*time.Millisecond, time.Second)
-			y.strike(publisher)
+	few := workload.Drift{Missing: 10, Mismatched: 10, Extra: 10}
+	mass := workload.Drift{Missing: 300, Mismatched: 250, Extra: 200}
+	waves := map[int]workload.Drift{0: few, 2: few, 4: mass, 8: few, 10: mass, 13: few}
+	// Each publisher gets some time after the broker has missed the last one; detectors are killed at any moment, and both as soon as a resync
+	// is seen at work.
+	for n := range kills {
+		if wave, ok := waves[n]; ok {
+			y.inject(injector, wave)
 		}
-		limit := time.Now().Add(14 * time.Second)
-		await(t, patience, "there is work, or enough time has passed", func() bool {
-			return time.Now().After(limit) || y.work().resyncs > 0
+		resyncs := y.started()
+		until := time.Now().Add(y.between(3*time.Second, 8*time.Second))
+		early := time.Now().Add(y.between(500*time.Millisecond, 6*time.Second))
+		struck := false
+		await(t, patience, "it is time to kill", func() bool {
+			if !struck && time.Now().After(early) {
+				struck = true
+				y.strike(detectors[y.random.IntN(2)])
+			}
+			return time.Now().After(until) || y.started() > resyncs
 		})
+		if !struck {
+			y.strike(detectors[y.random.IntN(2)])
+		}
+		y.strike(publisher)
 	}
 	t.Logf("%s of kills; %d source writes", time.Since(began).Round(time.Second), y.writer.Writes())
 	y.judge(append(detectors, publisher))
 }
 
-func (y *yard) pause(least, most time.Duration) {
-	time.Sleep(least + time.Duration(y.random.Int64N(int64(most-least))))
+func (y *yard) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(y.random.Int64N(int64(most-least)))
+}
+
+// started counts the resyncs that have done something and have something left to do, or are done.
+func (y *yard) started() int {
+	return value[int](y.t, y.dst, `SELECT count(DISTINCT resync_id) FROM trickle.resync_ranges WHERE done`)
 }
 
 func (y *yard) covered() bool {
