@@ -45,6 +45,15 @@ type Replica interface {
 	Incomparable(err error) bool
 	// Stale tells an error that means: the table changed since Fit; fit it again.
 	Stale(err error) bool
+	// Unreachable tells an error that has nothing to do with the table at hand: whatever is tried now will fail.
+	Unreachable(err error) bool
+}
+
+// Refusal is an Asker's error for a question that the publisher answered with a refusal, which concerns the table asked about. Any other error of an
+// Asker means that there was no answer.
+type Refusal interface {
+	error
+	Refused() tricklepb.ErrorCode
 }
 
 // Ledger is what is remembered; see package ledger.
@@ -121,6 +130,7 @@ func (d *Detector) Apply(p *policy.Policy) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.policy = p
+	d.source.forgetAll() // tables may be mapped and compared otherwise now
 }
 
 func (d *Detector) rules() *policy.Policy {
@@ -187,6 +197,14 @@ func (d *Detector) Handle(ctx context.Context, where string, env *tricklepb.Enve
 		return fmt.Errorf("table %s changed while it was compared: %w", env.GetTable(), err)
 	}
 	return err
+}
+
+// ofTable tells an error that concerns one table from one that would meet any.
+func (d *Detector) ofTable(err error) bool {
+	var refusal Refusal
+	var foreign *ForeignError
+	var changed *SchemaError
+	return errors.As(err, &refusal) || errors.As(err, &foreign) || errors.As(err, &changed) || d.Replica.Stale(err) || !d.Replica.Unreachable(err)
 }
 
 // pauseOrRetry records why a table can't be compared, or hands back what may pass.

@@ -31,6 +31,7 @@ const (
 	retryFirst = 200 * time.Millisecond
 	retryMost  = 10 * time.Second
 	idle       = 250 * time.Millisecond
+	tries      = 3 // at a message whose table is at fault
 	atOnce     = 4 // messages handled at the same time
 )
 
@@ -118,7 +119,7 @@ func (d *Detector) hold(ctx context.Context) error {
 
 func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
 	wait := retryFirst
-	for {
+	for try := 1; ; try++ {
 		var err error
 		if m.Err != nil {
 			err = d.Refuse(ctx, m.Where, m.Err)
@@ -127,6 +128,13 @@ func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
 		}
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if try >= tries && d.ofTable(err) {
+			// One table must not keep the others waiting. The range counts as not verified, and its turn comes again with the next cycle.
+			d.logOnce("table is paused", m.Envelope.GetTable(), err)
+			if err = d.Ledger.Pause(ctx, m.Envelope.GetTable(), err.Error()); err == nil {
+				return nil
+			}
 		}
 		d.Log.Warn("a verification message can't be dealt with yet; trying again", "err", err, "at", m.Where, "table", m.Envelope.GetTable(), "in", wait.String())
 		if err := sleep(ctx, wait); err != nil {

@@ -135,6 +135,12 @@ func (s *Source) Forget(name string) {
 	delete(s.tables, name)
 }
 
+func (s *Source) forgetAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.tables)
+}
+
 // ask puts a question and believes only the pinned source's answer.
 func (s *Source) ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.Envelope, error) {
 	reply, err := s.parts.Asker.Ask(ctx, env)

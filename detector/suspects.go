@@ -42,6 +42,11 @@ func (d *Detector) Settle(ctx context.Context) (int, error) {
 	if d.Replica.Stale(err) {
 		d.source.Forget(name)
 	}
+	if err != nil && ctx.Err() == nil && d.ofTable(err) {
+		// Its suspects come up again with their lease; those of other tables need not wait.
+		d.logOnce("suspects can't be settled yet", name, err)
+		err = d.Ledger.Pause(ctx, name, err.Error())
+	}
 	return len(suspects), errors.Join(err, d.Ledger.Settle(ctx, name, settled))
 }
 

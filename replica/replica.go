@@ -11,9 +11,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/digest"
@@ -190,4 +193,21 @@ func (r *Replica) Stale(err error) bool {
 	var unfitted *NotFittedError
 	state := postgres.State(err)
 	return errors.Is(err, postgres.ErrChanged) || errors.As(err, &unfitted) || state == "42P01" || state == "42703" || state == "42704" || state == "42P10"
+}
+
+// Unreachable tells an error of the connection or the whole server from one about a table.
+func (r *Replica) Unreachable(err error) bool {
+	switch state := postgres.State(err); {
+	case state == "":
+		var network net.Error
+		var connect *pgconn.ConnectError
+		return pgconn.SafeToRetry(err) || errors.As(err, &network) || errors.As(err, &connect) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+			errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	default:
+		switch state[:2] {
+		case "08", "53", "57", "58", "25": // connection, resources, shutdown, system, read-only
+			return true
+		}
+		return false
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -74,7 +75,7 @@ func (r *Replica) write(ctx context.Context, b *batch, idx []int) error {
 	if err == nil {
 		return nil
 	}
-	if !refused(err) {
+	if !r.refused(err) {
 		return err
 	}
 	if postgres.State(err) == uniqueViolation || errors.Is(err, errStoredOtherwise) && b.layout.InsertOnly() {
@@ -86,7 +87,7 @@ func (r *Replica) write(ctx context.Context, b *batch, idx []int) error {
 			if err = r.transact(ctx, b, idx, deleteAndInsert); err == nil {
 				return nil
 			}
-			if !refused(err) {
+			if !r.refused(err) {
 				return err
 			}
 		}
@@ -106,22 +107,12 @@ func (r *Replica) write(ctx context.Context, b *batch, idx []int) error {
 	return r.write(ctx, b, idx[len(idx)/2:])
 }
 
-// refused tells a row's fault from the connection's: only a server that answered has refused something.
-func refused(err error) bool {
+// refused tells a row's fault from the table's (rights, missing objects) and the connection's.
+func (r *Replica) refused(err error) bool {
 	if errors.Is(err, errStoredOtherwise) {
 		return true
 	}
-	state := postgres.State(err)
-	if len(state) != 5 {
-		return false
-	}
-	switch state[:2] {
-	case "08", "53", "57", "58", "25": // connection, resources, shutdown, system, read-only: nothing to do with the row
-		return false
-	case "42": // rights and missing objects: the table's fault, not the row's
-		return false
-	}
-	return true
+	return postgres.State(err) != "" && !r.Unreachable(err) && !strings.HasPrefix(postgres.State(err), "42")
 }
 
 func (r *Replica) rewritable(ctx context.Context, l *postgres.Layout) (bool, error) {

@@ -35,6 +35,9 @@ type Error struct {
 	Reason string
 }
 
+// Refused is the code, for callers that know only the method.
+func (e *Error) Refused() tricklepb.ErrorCode { return e.Code }
+
 func (e *Error) Error() string {
 	return fmt.Sprintf("the publisher answered %s: %s", e.Code, e.Reason)
 }

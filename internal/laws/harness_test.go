@@ -48,6 +48,8 @@ type pair struct {
 	// before and after run around each answer of the publisher.
 	before func(req *tricklepb.Envelope)
 	after  func(req, reply *tricklepb.Envelope)
+	// scanned sees each verification message before the detector does.
+	scanned func(env *tricklepb.Envelope)
 }
 
 // beat is a heartbeat that the test moves by hand.
@@ -256,6 +258,9 @@ func (p *pair) scanAs(job scanner.Job) {
 		}
 	}
 	for _, env := range p.sent {
+		if p.scanned != nil {
+			p.scanned(env)
+		}
 		if err := p.detector.Handle(ctx, "test/0@0", env); err != nil {
 			p.t.Fatal(err)
 		}

@@ -1,0 +1,83 @@
+package laws
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/trickle-verify/trickle/message/tricklepb"
+)
+
+// mode: rows finds the same drift as thumbprints do, without asking for a list of keys.
+func TestRowsMode(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, strings.Replace(lawPolicy, "{table: public.t}", "{table: public.t, mode: rows}", 1), 250)
+	p.exec(p.dst, `DELETE FROM t WHERE id = 7`)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 120`)
+	p.exec(p.dst, `INSERT INTO t VALUES (1000, 'extra')`)
+	p.caughtUp()
+	listed := 0
+	p.before = func(req *tricklepb.Envelope) {
+		if req.GetKeyDigestsRequest() != nil {
+			listed++
+		}
+	}
+	p.scan()
+	if rows := p.sent[0].GetRows(); len(rows.GetRows()) != 100 || len(rows.GetRows()[0].GetValues()) != 2 || strings.Join(rows.GetColumns(), " ") != "id v" {
+		t.Errorf("the first message holds %d rows of %v", len(rows.GetRows()), rows.GetColumns())
+	}
+	for range 2 {
+		p.settle()
+		p.caughtUp()
+	}
+	p.identical()
+	p.want(`SELECT count(*) FROM trickle.corrections WHERE outcome = 'confirmed'`, "3")
+	if listed > 0 {
+		t.Errorf("%d lists of keys were asked for", listed)
+	}
+}
+
+// Where the probes differ, both sides go over to portable digests by themselves, and find the same drift.
+func TestProbesThatDiffer(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 250)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 120`)
+	p.caughtUp()
+	const other = 4711 // as if the source hashed otherwise
+	p.after = func(_, reply *tricklepb.Envelope) {
+		if h := reply.GetHelloReply(); h != nil {
+			h.Schema.Probe = other
+		}
+	}
+	p.scanned = func(env *tricklepb.Envelope) {
+		env.GetThumbprint().Probe = other
+		if env.GetThumbprint().GetDigest() == tricklepb.DigestKind_DIGEST_KIND_RECORD {
+			env.GetThumbprint().Sum++ // and has other digests
+		}
+	}
+	p.scan()
+	p.want(`SELECT count(*) FROM trickle.ranges`, "0") // nothing could be compared, and nothing was claimed
+	p.scan()
+	p.settle()
+	p.identical()
+	p.want(`SELECT digest FROM trickle.tables`, "portable")
+	p.want(`SELECT string_agg(key->>'id', ',') FROM trickle.corrections`, "120")
+	p.want(`SELECT count(*) FROM trickle.ranges WHERE NOT equal`, "1")
+}
+
+// A compared condition on both sides, an excluded column and a renamed table.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, strings.Replace(lawPolicy, "{table: public.t}", "{table: public.t, replica: public.copy, where: id > 100, columns: {exclude: [note]}}", 1), 250)
+	p.exec(p.src, `ALTER TABLE t ADD COLUMN note text DEFAULT 'source'`)
+	p.exec(p.dst, `ALTER TABLE t ADD COLUMN note text DEFAULT 'replica'`)
+	p.exec(p.dst, `ALTER TABLE t RENAME TO copy`)
+	p.exec(p.dst, `UPDATE copy SET v = 'edited' WHERE id IN (50, 150)`)
+	p.exec(p.dst, `DELETE FROM copy WHERE id = 200`)
+	p.caughtUp()
+	p.scan()
+	p.settle()
+	p.want(`SELECT string_agg(key->>'id', ',' ORDER BY id) FROM trickle.corrections`, "150,200")
+	p.want(`SELECT v FROM copy WHERE id = 50`, "edited") // outside of the condition
+	p.want(`SELECT note FROM copy WHERE id = 150`, "replica")
+	p.want(`SELECT count(*) FROM copy WHERE id IN (150, 200) AND v LIKE 'value %'`, "2")
+}
