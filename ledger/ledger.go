@@ -62,7 +62,7 @@ func (l *Ledger) Migrate(ctx context.Context) error {
 }
 
 // ErrNotMigrated is returned by readers of a database where no detector has run yet.
-var ErrNotMigrated = errors.New("this database has no schema trickle: no detector has run here yet")
+var ErrNotMigrated = errors.New("this database has no schema trickle: no detector has run here yet; start one with trickle-consumer run")
 
 // missing turns the absence of our tables into ErrNotMigrated.
 func missing(err error) error {

@@ -16,6 +16,8 @@ import (
 const (
 	sessionTimeout = 10 * time.Second // how long the partitions of a member that was killed wait for another one
 	leaveTimeout   = 3 * time.Second
+	// Members learn of a rebalance with their next heartbeat, and nothing in it moves before all of them have.
+	heartbeatInterval = time.Second
 )
 
 // kafkaReader is a member of a group, or a tail.
@@ -51,6 +53,7 @@ func (k *Kafka) Group(ctx context.Context, group string, topics ...string) (Read
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.SessionTimeout(sessionTimeout),
+		kgo.HeartbeatInterval(heartbeatInterval),
 		kgo.RebalanceTimeout(sessionTimeout), // nobody needs longer, as no caller holds a rebalance up; it also bounds the wait for a lost answer
 		kgo.OnPartitionsRevoked(lost),
 		kgo.OnPartitionsLost(lost),

@@ -162,7 +162,6 @@ func TestBadInput(t *testing.T) {
 		"the status port is taken":             {single(d.policy, "--listen", busy.Addr().String()), 2, []string{busy.Addr().String(), "--listen"}},
 		"a consumer's name that is none":       {consumer("run", "--consumer", "a b", "--brokers", broker.ListenAddrs()[0]), 2, []string{"consumer", `"a b"`}},
 		"status where no detector ever ran":    {consumer("status", "--replica", d.src.dsn), 2, []string{"trickle-consumer run"}},
-		"status of a scan that never ran":      {trickle("status", "--policy", d.policy, "--cursor-file", "/nonexistent/cursors.json"), 2, []string{"/nonexistent/cursors.json"}},
 		"resync where no detector ever ran":    {consumer("resync", "--replica", d.src.dsn, "--table", "public.t"), 2, []string{"trickle-consumer run"}},
 		"resync of an unknown table":           {consumer("resync", "--table", "elsewhere.t"), 2, []string{"elsewhere.t", "policy"}},
 		"resync of nothing":                    {consumer("resync"), 2, []string{"--table", "--approve"}},

@@ -121,7 +121,7 @@ func missSoon(broker *kfake.Cluster) {
 	broker.ControlKey(int16(kmsg.JoinGroup), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		broker.KeepControl()
 		join := request.(*kmsg.JoinGroupRequest)
-		join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = 5000, 3500
+		join.SessionTimeoutMillis, join.RebalanceTimeoutMillis = 2500, 2000
 		return nil, nil, false
 	})
 }
@@ -230,7 +230,7 @@ func TestKillLoop(t *testing.T) {
 			y.inject(injector, wave)
 		}
 		resyncs := y.started()
-		until := time.Now().Add(y.between(3*time.Second, 8*time.Second))
+		until := time.Now().Add(y.between(2*time.Second, 8*time.Second))
 		early := time.Now().Add(y.between(500*time.Millisecond, 6*time.Second))
 		struck := false
 		await(t, patience, "it is time to kill", func() bool {
