@@ -72,8 +72,9 @@ type yard struct {
 	policy   string
 	stop     func() // ends the writer
 
-	mu       sync.Mutex
 	injected []workload.Injected
+	left     []string      // of these, when last looked at
+	report   ledger.Report // of then
 }
 
 func newYard(t *testing.T) *yard {
@@ -266,7 +267,15 @@ func (y *yard) covered() bool {
 func (y *yard) judge(victims []*victim) {
 	t := y.t
 	began := time.Now()
-	await(t, 120*time.Second, "every row that was made wrong is corrected", func() bool { return len(y.uncorrected()) == 0 })
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("not corrected of %d rows: %d, such as %v; %+v", len(y.injected), len(y.left), y.left[:min(5, len(y.left))], y.report)
+		}
+	})
+	await(t, 120*time.Second, "every row that was made wrong is corrected", func() bool {
+		y.left, y.report = y.uncorrected(), status(t, y.policy, y.dst.dsn)
+		return len(y.left) == 0
+	})
 	await(t, 120*time.Second, "no correction is open and every resync is done", func() bool {
 		w := y.work()
 		return w.open == 0 && w.resyncs == 0
