@@ -30,12 +30,14 @@ func varieties() []variety {
 	}
 	mixed := func(groups ...[]string) [][]string { return groups }
 	strings := one("", "NULL", "a|b", "a'b", `a\b`, `"`, "{}", "ü", "\u00fc\u0308", "日本", "😀", " a", "a;text:1:b", ":-;", "-", "a,b")
+	// Two things Postgres's own hashes do not tell apart, so they are in no group: a numeric NaN and the infinities, and arrays of the same
+	// elements in other dimensions.
 	numbers := mixed([]string{"0", "0.0", "-0"}, []string{"1", "1.0", "1.00"}, []string{"-1.5", "-1.500"}, []string{"NaN"}, []string{"1e-3", "0.001"})
 	floats := mixed([]string{"0", "-0"}, []string{"1.1"}, []string{"NaN"}, []string{"Infinity"}, []string{"-Infinity"}, []string{"1e30"}, []string{"-3"})
 	moods := one("sad", "ok", "happy, very", `it's "\`)
 	return []variety{
 		{"i2", "int2", one("0", "-1", "32767")}, {"i4", "int4", one("0", "-1", "7", "2147483647")}, {"i8", "int8", one("0", "-1", "7", "9223372036854775807")},
-		{"num", "numeric", append(numbers, []string{"Infinity"}, []string{"100", "1e2", "100.000"}, []string{"12345678901234567890.1"})}, {"num103", "numeric(10,3)", numbers},
+		{"num", "numeric", append(numbers, []string{"100", "1e2", "100.000"}, []string{"12345678901234567890.1"})}, {"num103", "numeric(10,3)", numbers},
 		{"f4", "float4", floats}, {"f8", "float8", append(floats, []string{"1e300"})},
 		{"txt", "text", strings}, {"vc", "varchar(40)", strings}, {"ch", "char(8)", mixed([]string{"", "   "}, []string{"a", "a "}, []string{" a"}, []string{"ü"})},
 		{"onech", `"char"`, one("", "a", "b")}, {"nm", "name", strings}, {"ci", "ext.citext", one("", "a", "b|c")}, {"icu", "text COLLATE nocase", one("a", "A", "b", "")},
@@ -46,7 +48,7 @@ func varieties() []variety {
 		{"iv", "interval", one("0", "1 month", "1 day", "-00:00:01", "1 year 2 months 3 days 04:05:06.7")},
 		{"js", "json", mixed([]string{`{"a": 1, "b": [null, "x"]}`, `{"b":[null,"x"],"a":1}`}, []string{`{"a": 2}`, ` { "a" : 2 } `}, []string{"null"}, []string{`""`}, []string{"[]"})},
 		{"jb", "jsonb", mixed([]string{`{"a": 1, "b": 2}`, `{"b":2,"a":1}`}, []string{"null"}, []string{`"null"`}, []string{"1"}, []string{"{}"})},
-		{"ia", "int4[]", one("{}", "{NULL}", "{1,2}", "{2,1}", "{{1},{2}}", "{1,NULL}", "[0:1]={1,2}")}, {"ta", "text[]", one("{}", "{NULL}", `{"NULL"}`, `{""}`, `{"a,b"}`, `{a,b}`, `{"a\"b"}`)},
+		{"ia", "int4[]", one("{}", "{NULL}", "{1,2}", "{2,1}", "{1,NULL}")}, {"ta", "text[]", one("{}", "{NULL}", `{"NULL"}`, `{""}`, `{"a,b"}`, `{a,b}`, `{"a\"b"}`)},
 		{"na", "numeric[]", one("{}", "{1}", "{1,NaN}", "{NULL}")}, {"ja", "json[]", one("{}", `{"{\"a\": 1}"}`)},
 		{"en", "mood", moods}, {"ea", "mood[]", one("{}", "{sad}", "{ok}", "{ok,sad}", "{NULL}")}, {"ed", "feeling", moods}, {"er", "moods", one("empty", "[sad,ok]", "[sad,sad]")},
 		{"cp", "pair", one("(1,sad)", "(1,ok)", "(,)", "(2,sad)")}, {"ca", "pair[]", one("{}", `{"(1,sad)"}`, `{"(1,ok)"}`)}, {"dm", "positive", one("1", "7")}, {"da", "positive[]", one("{}", "{1}", "{7,NULL}")},
@@ -165,13 +167,14 @@ func TestDigestsOfEveryType(t *testing.T) {
 					if lit == null {
 						val = "NULL"
 					}
-					script += fmt.Sprintf("INSERT INTO t_%s VALUES (%d, %s);", v.name, g*10+i, val)
+					script += fmt.Sprintf("INSERT INTO t_%s VALUES (%d, %s);", v.name, g*10+i+10, val)
 				}
 			}
 			exec(t, pool, script)
 		}
 	}
 	for _, v := range vs {
+		apart(t, a, v)
 		for _, exact := range []postgres.Exactness{postgres.ByType, postgres.ByBytes} {
 			rules := postgres.Rules{Exact: exact}
 			la := describe(t, a, "public.t_"+v.name, rules)
@@ -192,6 +195,26 @@ func TestDigestsOfEveryType(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// apart fails unless the groups of a type have digests of their own, NULL too, and each only one.
+func apart(t *testing.T, pool *pgxpool.Pool, v variety) {
+	t.Helper()
+	// As a boolean every key is the same, so that the digest depends on the value alone.
+	l := describe(t, pool, "public.t_"+v.name, postgres.Rules{Compare: map[string]string{"id": "bool"}})
+	for _, kind := range []digest.Kind{digest.Record, digest.Portable} {
+		groups := make(map[uint64]string)
+		for _, row := range read(t, pool, l, message.Range{}, postgres.Want{Digest: kind, Values: true}) {
+			group := row.Key[0][:len(row.Key[0])-1]
+			if other, ok := groups[row.Digest]; ok && other != group {
+				t.Errorf("%s, %s: %q (nil is NULL: %v) has the digest of group %s", v.typ, kind, row.Values[1], row.Values[1] == nil, other)
+			}
+			groups[row.Digest] = group
+		}
+		if want := len(v.groups) + 1; len(groups) != want {
+			t.Errorf("%s, %s: %d digests for %d different values", v.typ, kind, len(groups), want)
 		}
 	}
 }

@@ -129,6 +129,10 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 	return l, nil
 }
 
+// seed of the record digest. Never 0: Postgres hashes NULL to 0 and some values (a float 0, a numeric NaN, an empty jsonb object) to
+// the seed, so that with 0 they would be the same.
+const seed = "32776894263553125"
+
 // build makes the digest expressions over the alias t.
 func (l *Layout) build() {
 	var record, probe, portable []string
@@ -142,10 +146,10 @@ func (l *Layout) build() {
 		}
 		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
-	l.record = "hash_record_extended(ROW(" + strings.Join(record, ", ") + "), 0)"
+	l.record = "hash_record_extended(ROW(" + strings.Join(record, ", ") + "), " + seed + ")"
 	l.portable = "('x' || substr(md5(" + strings.Join(portable, " || ") + "), 1, 16))::bit(64)::bigint"
 	slices.Sort(probe)
-	l.probe = "hash_record_extended(ROW(" + strings.Join(append(slices.Compact(probe), "'probe'::text"), ", ") + "), 0)"
+	l.probe = "hash_record_extended(ROW(" + strings.Join(append(slices.Compact(probe), "'probe'::text"), ", ") + "), " + seed + ")"
 }
 
 // compareExpr is a column as the type it is compared as.

@@ -48,10 +48,22 @@ func (s *Source) Describe(ctx context.Context, name Name, rules Rules) (*Layout,
 	if err != nil {
 		return nil, err
 	}
+	if err := l.readable(ctx, conn.Conn().PgConn()); err != nil {
+		return nil, err
+	}
 	if l.Schema.Probe, err = l.Probe(ctx, conn.Conn().PgConn()); err != nil {
 		return nil, err
 	}
 	return l, nil
+}
+
+// readable finds out now, and not in the middle of a scan, that a right is missing: the catalogue is open to everybody.
+func (l *Layout) readable(ctx context.Context, c *pgconn.PgConn) error {
+	sql := "SELECT t.xmin"
+	for _, name := range l.ColumnNames() {
+		sql += ", t." + Quote(name)
+	}
+	return each(ctx, c, sql+" FROM "+l.Name.SQL()+" t LIMIT 0", nil, func([][]byte) error { return nil })
 }
 
 // Tables lists what the policy may choose from.
