@@ -99,7 +99,7 @@ func TestBadInput(t *testing.T) {
 	server := pgtest.Server(t, testbed.Options{})
 	login(t, server, "locked")
 	d := newDesk(t, server)
-	d.src.exec(t, `CREATE SCHEMA other`, `CREATE TABLE other.keyless (v text)`, `CREATE TABLE other.secret (id int PRIMARY KEY)`, `CREATE ROLE reader LOGIN`)
+	d.src.exec(t, `CREATE SCHEMA other`, `CREATE TABLE other.keyless (v text)`, `CREATE TABLE other.secret (id int PRIMARY KEY)`, `CREATE TABLE secret (id int PRIMARY KEY)`, `CREATE ROLE reader LOGIN`)
 	nowhere := closedPort(t)
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
@@ -151,7 +151,8 @@ func TestBadInput(t *testing.T) {
 		"a DSN that can't be read":             {trickle("run", "--policy", d.policy, "--source", "postgres://u:secret@h:notaport/db"), 2, []string{"source", "--source"}},
 		"a table that matches nothing":         {single(only("public.nothing")), 2, []string{"public.nothing", "matches no table"}},
 		"a table without a key":                {single(only("other.keyless")), 2, []string{"other.keyless", "key"}},
-		"no permission":                        {single(only("other.secret"), "--source", as(t, d.src.dsn, "reader", "")), 2, []string{"other.secret", "GRANT SELECT ON"}},
+		"no permission on the schema":          {single(only("other.secret"), "--source", as(t, d.src.dsn, "reader", "")), 2, []string{"other.secret", "GRANT USAGE ON SCHEMA"}},
+		"no permission on the table":           {single(only("public.secret"), "--source", as(t, d.src.dsn, "reader", "")), 2, []string{"public.secret", "GRANT SELECT ON"}},
 		"both sides are one database":          {single(d.policy, "--replica", d.src.dsn), 2, []string{"same database", "--source", "--replica"}},
 		"wrong port":                           {single(d.policy, "--source", moved), 2, []string{"source", nowhere, "can't be reached", "--source"}},
 		"wrong database":                       {single(d.policy, "--replica", server.DSN("missing")), 2, []string{"replica", `"missing"`, "--replica"}},

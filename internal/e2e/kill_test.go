@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +27,8 @@ const (
 	killSeed = 20250711
 	killRows = 40_000
 	kills    = 15 // of the publisher, and of detectors
+
+	resyncKills = 5 // of these, in the midst of a resync
 
 	killPolicy = `
 pipeline: kill
@@ -223,28 +226,28 @@ func TestKillLoop(t *testing.T) {
 	injector := workload.NewInjector(y.dst.dsn, killSeed)
 	few := workload.Drift{Missing: 10, Mismatched: 10, Extra: 10}
 	mass := workload.Drift{Missing: 300, Mismatched: 250, Extra: 200}
-	waves := map[int]workload.Drift{0: few, 2: few, 4: mass, 8: few, 10: mass, 13: few}
-	// Each publisher gets some time after the broker has missed the last one; detectors are killed at any moment, and both as soon as a resync
-	// is seen at work.
-	for n := range kills {
+	waves := map[int]workload.Drift{0: few, 2: few, 4: mass, 8: few}
+	// The publisher gets some time after the broker has missed the last one, detectors are killed at any moment.
+	for n := range kills - resyncKills {
 		if wave, ok := waves[n]; ok {
 			y.inject(injector, wave)
 		}
-		resyncs := y.started()
 		until := time.Now().Add(y.between(2*time.Second, 8*time.Second))
-		early := time.Now().Add(y.between(500*time.Millisecond, 6*time.Second))
-		struck := false
-		await(t, patience, "it is time to kill", func() bool {
-			if !struck && time.Now().After(early) {
-				struck = true
-				y.strike(detectors[y.random.IntN(2)])
-			}
-			return time.Now().After(until) || y.started() > resyncs
-		})
-		if !struck {
-			y.strike(detectors[y.random.IntN(2)])
+		early := time.Now().Add(y.between(0, 8*time.Second))
+		for _, blow := range y.ordered(blow{early, detectors[y.random.IntN(2)]}, blow{until, publisher}) {
+			time.Sleep(time.Until(blow.at))
+			y.strike(blow.victim)
 		}
-		y.strike(publisher)
+	}
+	// Now in the midst of a resync, each time after it has got on.
+	y.inject(injector, mass)
+	for range resyncKills {
+		done := y.walked()
+		await(t, patience, "a resync has got on and has something left to do", func() bool { return y.walked() > done && y.work().resyncs > 0 })
+		for _, v := range []*victim{detectors[y.random.IntN(2)], publisher} {
+			time.Sleep(y.between(0, 200*time.Millisecond))
+			y.strike(v)
+		}
 	}
 	t.Logf("%s of kills; %d source writes", time.Since(began).Round(time.Second), y.writer.Writes())
 	y.judge(append(detectors, publisher))
@@ -254,9 +257,20 @@ func (y *yard) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(y.random.Int64N(int64(most-least)))
 }
 
-// started counts the resyncs that have done something and have something left to do, or are done.
-func (y *yard) started() int {
-	return value[int](y.t, y.dst, `SELECT count(DISTINCT resync_id) FROM trickle.resync_ranges WHERE done`)
+// blow is a kill that is planned.
+type blow struct {
+	at     time.Time
+	victim *victim
+}
+
+func (*yard) ordered(blows ...blow) []blow {
+	slices.SortFunc(blows, func(a, b blow) int { return a.at.Compare(b.at) })
+	return blows
+}
+
+// walked counts the ranges that resyncs have done.
+func (y *yard) walked() int {
+	return value[int](y.t, y.dst, `SELECT count(*) FROM trickle.resync_ranges WHERE done`)
 }
 
 func (y *yard) covered() bool {
