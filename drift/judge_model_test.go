@@ -95,7 +95,7 @@ func (p pipe) deliver() pipe {
 
 func (o order) steps(p pipe) (to []pipe, what []string) {
 	if p.commits < searched {
-		for v := int8(0); v <= 2; v++ {
+		for v := range int8(3) {
 			if v != 0 || p.source[p.commits] != 0 {
 				to, what = append(to, p.commit(v)), append(what, fmt.Sprintf("the source becomes %s", row(v)))
 			}
@@ -185,7 +185,7 @@ func TestJudgeProvesALostEvent(t *testing.T) {
 		if p.commits == mostCommits {
 			return
 		}
-		for v := int8(0); v <= 2; v++ {
+		for v := range int8(3) {
 			if v != 0 || p.source[p.commits] != 0 {
 				walk(p.commit(v))
 			}

@@ -63,11 +63,12 @@ func (p protocol) steps(w world) []step {
 	switch w.phase {
 	case observing, observingAgain:
 		n := w
-		if w.phase == observing {
+		switch {
+		case w.phase == observing:
 			n.observed, n.touched, n.phase = w.replica, false, refetching
-		} else if w.guarded() {
+		case w.guarded():
 			n.phase = refetchingAgain
-		} else {
+		default:
 			n.phase = closed // CDC has moved the row on: superseded
 		}
 		out = append(out, step{n, fmt.Sprintf("the corrector observes %s", row(w.replica))})
@@ -106,7 +107,7 @@ func (p protocol) steps(w world) []step {
 func replication(w world) []step {
 	var out []step
 	if w.writes < mostWrites {
-		for v := int8(0); v <= 2; v++ {
+		for v := range int8(3) {
 			if v == 0 && w.now() == 0 {
 				continue
 			}
@@ -127,7 +128,7 @@ func replication(w world) []step {
 		out = append(out, step{n, fmt.Sprintf("CDC delivers write %d, %s", n.applied, row(v))})
 	}
 	if w.rewinds > 0 {
-		for back := int8(0); back < w.applied; back++ {
+		for back := range w.applied {
 			n := w
 			n.rewinds--
 			n.applied = back
@@ -183,8 +184,8 @@ func search[S comparable](starts []S, next func(S) (to []S, what []string), bad 
 // different finds a way to rest with replica and source apart: everything delivered, the corrector closed.
 func (p protocol) different() (trace []string, states int) {
 	var starts []world
-	for source := int8(0); source <= 1; source++ {
-		for replica := int8(0); replica <= 2; replica++ { // equal, missing, mismatched, extra
+	for source := range int8(2) {
+		for replica := range int8(3) { // equal, missing, mismatched, extra
 			starts = append(starts, world{source: [mostWrites + 1]int8{source}, replica: replica, rewinds: 2})
 		}
 	}

@@ -26,7 +26,7 @@ func TestVersionsThatCameRound(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the server may run as another user
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	first := pgtest.Server(t, testbed.Options{Dir: dir})
@@ -90,7 +90,7 @@ func jump(t *testing.T, dir string, xid int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := osexec.CommandContext(t.Context(), filepath.Join(binaries, "pg_resetwal"), "-f", "-x", fmt.Sprint(xid), "-u", fmt.Sprint(xid-1000), "-D", data) //nolint:gosec // what the testbed found
+	cmd := osexec.CommandContext(t.Context(), filepath.Join(binaries, "pg_resetwal"), "-f", "-x", fmt.Sprint(xid), "-u", fmt.Sprint(xid-1000), "-D", data)
 	cmd.Dir = data
 	owner := info.Sys().(*syscall.Stat_t)
 	if int(owner.Uid) != os.Getuid() {
