@@ -29,7 +29,6 @@ const (
 type command struct {
 	program string
 	args    []string
-	env     []string
 }
 
 func trickle(args ...string) command {
@@ -38,12 +37,6 @@ func trickle(args ...string) command {
 
 func trickleConsumer(args ...string) command {
 	return command{program: filepath.Join(os.Getenv(binaries), "trickle-consumer"), args: args}
-}
-
-// with adds to the environment, which holds no setting of trickle otherwise.
-func (c command) with(env ...string) command {
-	c.env = append(c.env, env...)
-	return c
 }
 
 // output collects what a process writes.
@@ -76,16 +69,15 @@ type process struct {
 func start(t *testing.T, c command) *process {
 	t.Helper()
 	p := &process{name: filepath.Base(c.program) + " " + strings.Join(c.args[:min(1, len(c.args))], ""), done: make(chan struct{})}
-	p.cmd = exec.Command(c.program, c.args...) //nolint:noctx // killed by the cleanup below, and by tests on purpose
+	p.cmd = exec.Command(c.program, c.args...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.cmd.Dir = t.TempDir()
 	p.cmd.SysProcAttr = dieWithUs()
-	for _, e := range os.Environ() {
+	for _, e := range os.Environ() { // without settings that whoever runs the tests may have
 		if !strings.HasPrefix(e, "TRICKLE_") && !strings.HasPrefix(e, "PG") {
 			p.cmd.Env = append(p.cmd.Env, e)
 		}
 	}
-	p.cmd.Env = append(p.cmd.Env, c.env...)
 	// The parent of a process is a thread, which must last as long as it does.
 	started := make(chan error, 1)
 	go func() {
