@@ -81,3 +81,20 @@ func TestRules(t *testing.T) {
 	p.want(`SELECT note FROM copy WHERE id = 150`, "replica")
 	p.want(`SELECT count(*) FROM copy WHERE id IN (150, 200) AND v LIKE 'value %'`, "2")
 }
+
+// A row that left the policy's condition at the source still exists there: drift that brings the replica's into it, or takes it out, is an update, never
+// a delete.
+func TestConditionNeverDeletes(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, strings.Replace(lawPolicy, "{table: public.t}", "{table: public.t, where: \"v LIKE 'value%'\"}", 1), 50)
+	p.exec(p.src, `UPDATE t SET v = 'outside' WHERE id IN (7, 8)`)
+	p.exec(p.dst, `UPDATE t SET v = 'outside' WHERE id IN (8, 9)`) // 7 is inside only here, 9 only there
+	p.caughtUp()
+	p.scan()
+	for range 2 {
+		p.settle()
+		p.caughtUp()
+	}
+	p.identical()
+	p.want(`SELECT string_agg(kind || (key->>'id'), ' ' ORDER BY key->>'id') FROM trickle.corrections`, "mismatched7 mismatched9")
+}
