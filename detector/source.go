@@ -19,9 +19,10 @@ import (
 type Source struct {
 	parts Parts
 
-	mu     sync.Mutex
-	pinned string
-	tables map[string]Table
+	mu      sync.Mutex
+	pinned  string
+	tables  map[string]Table
+	forgets int // how often all tables were forgotten
 }
 
 // Table is a table that both sides have agreed upon.
@@ -89,6 +90,7 @@ func (s *Source) Believe(ctx context.Context, env *tricklepb.Envelope) error {
 func (s *Source) Table(ctx context.Context, name string, fingerprint uint64) (Table, error) {
 	s.mu.Lock()
 	t, ok := s.tables[name]
+	forgets := s.forgets
 	s.mu.Unlock()
 	if ok && (fingerprint == 0 || fingerprint == t.Schema.GetFingerprint()) {
 		return t, nil
@@ -118,7 +120,9 @@ func (s *Source) Table(ctx context.Context, name string, fingerprint uint64) (Ta
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tables[name] = t
+	if s.forgets == forgets {
+		s.tables[name] = t
+	}
 	return t, nil
 }
 
@@ -139,6 +143,7 @@ func (s *Source) forgetAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.tables)
+	s.forgets++
 }
 
 // ask puts a question and believes only the pinned source's answer.
@@ -252,8 +257,8 @@ const refetchBatch = 1000
 // Refetch reads keys at the source, fenced: one row for each, in that order.
 func (s *Source) Refetch(ctx context.Context, t Table, keys []message.Key, o Refetching) ([]drift.Fetched, error) {
 	out := make([]drift.Fetched, 0, len(keys))
-	for start := 0; start < len(keys); start += refetchBatch {
-		part := keys[start:min(start+refetchBatch, len(keys))]
+	for len(out) < len(keys) {
+		part := keys[len(out):min(len(out)+refetchBatch, len(keys))]
 		reply, err := s.about(ctx, t, &tricklepb.Envelope{Body: &tricklepb.Envelope_RefetchRequest{RefetchRequest: &tricklepb.RefetchRequest{
 			Keys: message.Keys(part), Digest: tricklepb.DigestKind(t.Kind), SettledBefore: stamp(o.Through), DigestsOnly: o.DigestsOnly,
 		}}})
@@ -261,7 +266,7 @@ func (s *Source) Refetch(ctx context.Context, t Table, keys []message.Key, o Ref
 			return nil, err
 		}
 		rows := reply.GetRowsReply().GetRows()
-		if len(rows) != len(part) {
+		if len(rows) == 0 || len(rows) > len(part) {
 			return nil, fmt.Errorf("the publisher answered %d of %d keys of %s", len(rows), len(part), t.Name)
 		}
 		for _, row := range rows {

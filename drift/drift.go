@@ -126,6 +126,10 @@ func Judge(first *Sighting, now Sighting) Verdict {
 	if !now.Replica.Present && first.Source.Version != now.Source.Version {
 		return InFlight
 	}
+	// Nothing is deleted on the strength of one look at the source.
+	if !now.Source.Present && first.Source.Present {
+		return InFlight
+	}
 	return Proven
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,6 +28,10 @@ var session = map[string]string{ //nolint:gochecknoglobals // a constant that Go
 	"plan_cache_mode": "force_custom_plan",
 	// JIT costs more than it saves on ranges of some thousand rows.
 	"jit": "off",
+	// Rows that a policy hides would look deleted: better an error.
+	"row_security": "off",
+	// Whoever rewrites or truncates a table makes readers wait; not for ever.
+	"lock_timeout": "10s",
 }
 
 // Options tell Open which side this is.
@@ -62,6 +67,7 @@ func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
 	}
+	cfg.AfterConnect = sameServer()
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the %s: %w", o.Role, err)
@@ -105,6 +111,32 @@ func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
 	return fmt.Errorf("%s: %w; check %s", where, err, o.Setting)
 }
 
+// sameServer refuses connections that lead to another server than the pool's first one did: behind a name or a list of hosts there may be several, and
+// what was found out about one (whose it is, that it is the primary) need not hold for the next.
+func sameServer() func(context.Context, *pgx.Conn) error {
+	var mu sync.Mutex
+	var first *Identity
+	return func(ctx context.Context, c *pgx.Conn) error {
+		var id Identity
+		err := c.QueryRow(ctx, identitySQL).Scan(&id.System, &id.Database, &id.Version, &id.Standby)
+		if err != nil {
+			return fmt.Errorf("asking the server for its system identifier: %w", err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if first == nil {
+			first = &id
+		}
+		if id.System != first.System || id.Database != first.Database || id.Standby != first.Standby {
+			return fmt.Errorf("the connection leads to %s (standby: %t) and not to %s (standby: %t) as before: restart once the failover is over", id, id.Standby, first, first.Standby)
+		}
+		return nil
+	}
+}
+
+const identitySQL = `SELECT system_identifier::text, current_database()::text, current_setting('server_version_num')::int, pg_is_in_recovery()
+		FROM pg_control_system()`
+
 // Identity says which database this is.
 type Identity struct {
 	System   string // pg_control_system's identifier: the same for a server and its physical standbys
@@ -119,8 +151,7 @@ func (i Identity) String() string { return i.System + "/" + i.Database }
 // Identify asks a server who it is.
 func Identify(ctx context.Context, pool *pgxpool.Pool) (Identity, error) {
 	var id Identity
-	err := pool.QueryRow(ctx, `SELECT system_identifier::text, current_database()::text, current_setting('server_version_num')::int, pg_is_in_recovery()
-		FROM pg_control_system()`).Scan(&id.System, &id.Database, &id.Version, &id.Standby)
+	err := pool.QueryRow(ctx, identitySQL).Scan(&id.System, &id.Database, &id.Version, &id.Standby)
 	if err != nil {
 		return Identity{}, fmt.Errorf("asking the server for its system identifier: %w", err)
 	}

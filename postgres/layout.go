@@ -86,6 +86,7 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 	for _, k := range t.Key {
 		l.Schema.Key = append(l.Schema.Key, t.Columns[k].Name)
 	}
+	l.Schema.Where, l.Schema.Exact = rules.Where, rules.Exact == ByBytes
 	h := fnv.New64a()
 	for n, c := range l.Schema.GetColumns() {
 		// The number too: a column that takes the place of a dropped one may hold other values in rows whose version is what it was.
@@ -101,6 +102,10 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 // with the source's, and the key must be unique. Columns that only the replica has are left alone.
 func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 	l := &Layout{Table: t, rules: rules, Schema: schema}
+	if rules.Where != schema.GetWhere() || (rules.Exact == ByBytes) != schema.GetExact() {
+		return nil, &MismatchError{t.Name, fmt.Sprintf("the publisher's policy has where: %q and the detector's %q, or their compare differs: give both sides the same policy",
+			schema.GetWhere(), rules.Where)}
+	}
 	for _, c := range schema.GetColumns() {
 		i := t.column(c.GetName())
 		if i < 0 {
@@ -129,9 +134,18 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 	return l, nil
 }
 
-// seed of the record digest. Never 0: Postgres hashes NULL to 0 and some values (a float 0, a numeric NaN, an empty jsonb object) to
-// the seed, so that with 0 they would be the same.
-const seed = "32776894263553125"
+// probeSeed seeds the probe's digest.
+const probeSeed = "32776894263553125"
+
+// seed of the record digest: made of the columns, so that values of one schema never have the digest they should under another. Never 0: Postgres hashes
+// NULL to 0 and some values (a float 0, a numeric NaN, an empty jsonb object) to the seed, so that with 0 they would be the same.
+func (l *Layout) seed() string {
+	h := fnv.New64a()
+	for _, c := range l.Schema.GetColumns() {
+		fmt.Fprintf(h, "%q %q;", c.GetName(), c.GetType())
+	}
+	return strconv.FormatUint(h.Sum64()>>1|1, 10)
+}
 
 // build makes the digest expressions over the alias t.
 func (l *Layout) build() {
@@ -146,10 +160,10 @@ func (l *Layout) build() {
 		}
 		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
-	l.record = "hash_record_extended(ROW(" + strings.Join(record, ", ") + "), " + seed + ")"
+	l.record = "hash_record_extended(ROW(" + strings.Join(record, ", ") + "), " + l.seed() + ")"
 	l.portable = "('x' || substr(md5(" + strings.Join(portable, " || ") + "), 1, 16))::bit(64)::bigint"
 	slices.Sort(probe)
-	l.probe = "hash_record_extended(ROW(" + strings.Join(append(slices.Compact(probe), "'probe'::text"), ", ") + "), " + seed + ")"
+	l.probe = "hash_record_extended(ROW(" + strings.Join(append(slices.Compact(probe), "'probe'::text"), ", ") + "), " + probeSeed + ")"
 }
 
 // compareExpr is a column as the type it is compared as.

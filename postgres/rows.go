@@ -222,7 +222,18 @@ type Page struct {
 	More bool
 }
 
-// Range reads a range's rows in key order, at most limit of them (0: all).
+// pageBytes bounds the values of one page; a page always has a row.
+const pageBytes = 16 << 20
+
+func size(raw [][]byte) int {
+	n := 0
+	for _, v := range raw {
+		n += len(v)
+	}
+	return n
+}
+
+// Range reads a range's rows in key order, at most limit of them (0: all) and, with values, at most 16 MiB and a row.
 func (l *Layout) Range(ctx context.Context, c *pgconn.PgConn, r message.Range, limit int, w Want) (Page, error) {
 	if err := l.checkRange(r); err != nil {
 		return Page{}, err
@@ -233,12 +244,17 @@ func (l *Layout) Range(ctx context.Context, c *pgconn.PgConn, r message.Range, l
 		sql += " LIMIT " + strconv.Itoa(limit+1)
 	}
 	page := Page{Covered: r}
+	bytes := 0
 	err := each(ctx, c, sql, p.args, func(raw [][]byte) error {
-		if limit > 0 && len(page.Rows) == limit {
-			page.More = true
-			page.Covered.Hi = page.Rows[limit-1].Key
+		if page.More {
 			return nil
 		}
+		if n := len(page.Rows); limit > 0 && n == limit || w.Values && bytes > pageBytes {
+			page.More = true
+			page.Covered.Hi = page.Rows[n-1].Key
+			return nil
+		}
+		bytes += size(raw)
 		row, err := l.scan(raw, w)
 		page.Rows = append(page.Rows, row)
 		return err
@@ -246,7 +262,8 @@ func (l *Layout) Range(ctx context.Context, c *pgconn.PgConn, r message.Range, l
 	return page, err
 }
 
-// Rows reads the rows of keys: one for each key, in that order, not Present where the table, whatever the policy's condition, has none.
+// Rows reads the rows of keys: one for each key, in that order, not Present where the table, whatever the policy's condition, has none. With values it
+// stops behind 16 MiB: then there are fewer rows than keys, but at least one.
 func (l *Layout) Rows(ctx context.Context, c *pgconn.PgConn, keys []message.Key, w Want) ([]Row, error) {
 	if err := l.checkKeys(keys...); err != nil {
 		return nil, err
@@ -261,10 +278,17 @@ func (l *Layout) Rows(ctx context.Context, c *pgconn.PgConn, keys []message.Key,
 	for i, k := range keys {
 		rows[i].Key = k
 	}
+	bytes := 0
 	err := each(ctx, c, sql, p.args, func(raw [][]byte) error {
 		n, err := strconv.Atoi(string(raw[0]))
 		if err != nil {
 			return fmt.Errorf("reading a position: %w", err)
+		}
+		if n > len(rows) {
+			return nil
+		}
+		if bytes += size(raw); w.Values && bytes > pageBytes {
+			rows = rows[:n]
 		}
 		row, err := l.scan(raw[1:], w)
 		if row.Present {
@@ -275,6 +299,9 @@ func (l *Layout) Rows(ctx context.Context, c *pgconn.PgConn, keys []message.Key,
 	})
 	return rows, err
 }
+
+// mostBoundaries bounds one answer of Boundaries; what is left is one piece, which is read page by page.
+const mostBoundaries = 100_000
 
 // Boundaries cuts a range into pieces of about rows rows: the upper bounds of all but the last piece.
 func (l *Layout) Boundaries(ctx context.Context, c *pgconn.PgConn, r message.Range, rows int) ([]message.Key, error) {
@@ -288,7 +315,7 @@ func (l *Layout) Boundaries(ctx context.Context, c *pgconn.PgConn, r message.Ran
 	}
 	list := strings.Join(names, ", ")
 	sql := "SELECT " + list + " FROM (SELECT " + l.keySQL() + ", row_number() OVER (ORDER BY " + l.keySQL() + ") FROM " + l.Name.SQL() + " t" + l.where(p, r) +
-		") AS s(" + list + ", n) WHERE n % " + strconv.Itoa(rows) + " = 0 ORDER BY n"
+		") AS s(" + list + ", n) WHERE n % " + strconv.Itoa(rows) + " = 0 ORDER BY n LIMIT " + strconv.Itoa(mostBoundaries)
 	var keys []message.Key
 	err := each(ctx, c, sql, p.args, func(raw [][]byte) error {
 		k := make(message.Key, len(raw))

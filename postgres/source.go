@@ -88,9 +88,13 @@ func (s *Source) Read(ctx context.Context, l *Layout, fn func(c *pgconn.PgConn, 
 	})
 }
 
-// begin takes the transaction's snapshot and says what it is.
+// begin takes the transaction's snapshot and says what it is. The table is locked first, in the mode that any read takes: a read that took its
+// snapshot and then waited for a TRUNCATE or a rewrite to end would find the table empty.
 func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 	var at At
+	if err := l.Share(ctx, c); err != nil {
+		return At{}, err
+	}
 	sql := `SELECT pg_current_snapshot()::text,
 		(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0'::pg_lsn)::text,
 		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text, ` + signatureSQL("$1")
@@ -111,6 +115,18 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 		return At{}, fmt.Errorf("beginning to read %s: %w", l.Name, err)
 	}
 	return at, nil
+}
+
+// Share locks the table against being truncated or rewritten until the transaction ends. It must be the transaction's first statement.
+func (l *Layout) Share(ctx context.Context, c *pgconn.PgConn) error {
+	err := c.ExecParams(ctx, "LOCK TABLE "+l.Name.SQL()+" IN ACCESS SHARE MODE", nil, nil, nil, nil).Read().Err
+	if State(err) == "42P01" || State(err) == "3F000" {
+		return fmt.Errorf("table %s: %w", l.Name, ErrChanged)
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for table %s: %w", l.Name, err)
+	}
+	return nil
 }
 
 // Sample reads the clock and the oldest transaction still running.

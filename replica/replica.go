@@ -137,7 +137,11 @@ func (r *Replica) read(ctx context.Context, table string, fn func(l *postgres.La
 		return err
 	}
 	return pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if err := l.CheckShape(ctx, tx.Conn().PgConn()); err != nil {
+		c := tx.Conn().PgConn()
+		if err := l.Share(ctx, c); err != nil {
+			return err
+		}
+		if err := l.CheckShape(ctx, c); err != nil {
 			return err
 		}
 		return fn(l, tx)

@@ -14,6 +14,16 @@ import (
 	"github.com/trickle-verify/trickle/postgres"
 )
 
+// mostRows bounds the rows of one answer, whatever was asked for.
+const mostRows = 20_000
+
+func limit(asked uint32) int {
+	if asked == 0 || asked > mostRows {
+		return mostRows
+	}
+	return int(asked)
+}
+
 // unstableAfter is how long an answer waits for the source to show what CDC could have delivered.
 const unstableAfter = 3 * time.Second
 
@@ -85,7 +95,7 @@ func (s *Scanner) body(ctx context.Context, c *pgconn.PgConn, t *table, r reques
 		return nil
 	case *tricklepb.Envelope_CopyRequest:
 		q := b.CopyRequest
-		page, err := t.layout.Range(ctx, c, message.RangeOf(q.GetRange()), int(q.GetLimit()), postgres.Want{
+		page, err := t.layout.Range(ctx, c, message.RangeOf(q.GetRange()), limit(q.GetLimit()), postgres.Want{
 			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, timeOf(q.GetSettledBefore())), Values: true,
 		})
 		if err != nil {
@@ -121,7 +131,7 @@ func (s *Scanner) keyDigests(ctx context.Context, c *pgconn.PgConn, t *table, q 
 			return nil
 		}
 	}
-	page, err := t.layout.Range(ctx, c, rng, int(q.GetLimit()), postgres.Want{Digest: kind, Settled: s.settled(t, timeOf(q.GetSettledBefore()))})
+	page, err := t.layout.Range(ctx, c, rng, limit(q.GetLimit()), postgres.Want{Digest: kind, Settled: s.settled(t, timeOf(q.GetSettledBefore()))})
 	if err != nil {
 		return err
 	}

@@ -157,7 +157,9 @@ func (s *Scanner) table(ctx context.Context, name string) (*table, error) {
 	t = &table{rules: m.Table, layout: layout}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tables[name] = t
+	if s.policy == p { // else it was described by rules that are no longer in force
+		s.tables[name] = t
+	}
 	return t, nil
 }
 

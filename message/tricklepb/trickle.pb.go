@@ -919,9 +919,12 @@ type Schema struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Columns []*Column              `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
 	// Names of the key columns, in key order.
-	Key           []string `protobuf:"bytes,2,rep,name=key,proto3" json:"key,omitempty"`
-	Fingerprint   uint64   `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
-	Probe         uint64   `protobuf:"fixed64,4,opt,name=probe,proto3" json:"probe,omitempty"`
+	Key         []string `protobuf:"bytes,2,rep,name=key,proto3" json:"key,omitempty"`
+	Fingerprint uint64   `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	Probe       uint64   `protobuf:"fixed64,4,opt,name=probe,proto3" json:"probe,omitempty"`
+	// The policy's condition and whether it compares bytes: a replica whose own policy says otherwise can't be compared.
+	Where         string `protobuf:"bytes,5,opt,name=where,proto3" json:"where,omitempty"`
+	Exact         bool   `protobuf:"varint,6,opt,name=exact,proto3" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -982,6 +985,20 @@ func (x *Schema) GetProbe() uint64 {
 		return x.Probe
 	}
 	return 0
+}
+
+func (x *Schema) GetWhere() string {
+	if x != nil {
+		return x.Where
+	}
+	return ""
+}
+
+func (x *Schema) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
 }
 
 // HelloRequest introduces a replica to a table: it asks for the schema and may say that it cannot
@@ -1422,7 +1439,7 @@ func (x *CopyRequest) GetSettledBefore() *timestamppb.Timestamp {
 	return nil
 }
 
-// RowsReply answers Refetch (one row for each key asked, in that order) and Copy.
+// RowsReply answers Refetch (one row for each key asked, in that order; only the first of them where the answer would grow too large) and Copy.
 type RowsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Range         *Range                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
@@ -1708,12 +1725,14 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\x06absent\x18\x06 \x01(\bR\x06absent\"0\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\"\x80\x01\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\"\xac\x01\n" +
 	"\x06Schema\x12,\n" +
 	"\acolumns\x18\x01 \x03(\v2\x12.trickle.v1.ColumnR\acolumns\x12\x10\n" +
 	"\x03key\x18\x02 \x03(\tR\x03key\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\x06R\vfingerprint\x12\x14\n" +
-	"\x05probe\x18\x04 \x01(\x06R\x05probe\"*\n" +
+	"\x05probe\x18\x04 \x01(\x06R\x05probe\x12\x14\n" +
+	"\x05where\x18\x05 \x01(\tR\x05where\x12\x14\n" +
+	"\x05exact\x18\x06 \x01(\bR\x05exact\"*\n" +
 	"\fHelloRequest\x12\x1a\n" +
 	"\bportable\x18\x01 \x01(\bR\bportable\"h\n" +
 	"\n" +
