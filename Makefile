@@ -10,7 +10,7 @@ BUF  := go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 
 GENERATED := message/tricklepb
 
-# Packages to test or bench, and further flags: make test PKG=./detector/... FLAGS='-run Brake -v'
+# Packages to test, and further flags: make test PKG=./detector/... FLAGS='-run Brake -v'
 PKG   ?= ./...
 FLAGS ?=
 
@@ -30,8 +30,8 @@ test: prerequisites check ## Check, then run every test with the race detector; 
 check: check-format check-vet check-lint check-proto check-tidy ## Formatting, vet, lint, import direction, protobuf, go.mod
 
 .PHONY: bench
-bench: prerequisites ## Run the benchmarks
-	go test -run '^$$' -bench . -benchmem -timeout 30m $(FLAGS) $(PKG)
+bench: prerequisites ## Measure what verifying costs against floors, in one run: make bench FLAGS='--rows 2000000'
+	@go run ./bench $(FLAGS)
 
 .PHONY: build
 build: ## Build the commands into bin/, static, without cgo
