@@ -44,8 +44,8 @@ const fill = `INSERT INTO ` + table + ` SELECT n, n * 7919 % 100003, 'customer '
 		jsonb_build_object('tags', jsonb_build_array('t' || n % 11, 't' || n % 13), 'score', n % 1000, 'city', 'city ' || n % 499)
 		FROM generate_series(1, $1::bigint) AS n`
 
-func prepare(ctx context.Context, dsn string, o options) (s *subject, err error) {
-	s = &subject{}
+func prepare(ctx context.Context, dsn string, o options) (*subject, error) {
+	s, err := &subject{}, error(nil)
 	if s.source, err = postgres.Open(ctx, dsn, postgres.Options{Role: "source", MaxConns: 1}); err != nil {
 		return nil, err
 	}
@@ -70,7 +70,11 @@ func prepare(ctx context.Context, dsn string, o options) (s *subject, err error)
 		}
 		s.sessions = append(s.sessions, pid)
 	}
-	return s, s.arrange(ctx, o)
+	if err := s.arrange(ctx, o); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // arrange makes the readings: the two floors first.
