@@ -45,6 +45,8 @@ type Replica interface {
 	Incomparable(err error) bool
 	// Stale tells an error that means: the table changed since Fit; fit it again.
 	Stale(err error) bool
+	// KeyAtFault tells an error that one key is to blame for: the replica can't hold it, or can't read it.
+	KeyAtFault(err error) bool
 	// Unreachable tells an error that has nothing to do with the table at hand: whatever is tried now will fail.
 	Unreachable(err error) bool
 }

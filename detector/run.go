@@ -31,7 +31,8 @@ const (
 	retryFirst = 200 * time.Millisecond
 	retryMost  = 10 * time.Second
 	idle       = 250 * time.Millisecond
-	tries      = 3 // at a message whose table is at fault
+	tries      = 3               // at a message whose table is at fault
+	patience   = 2 * time.Minute // with a publisher that can't read its source
 	atOnce     = 4 // messages handled at the same time
 )
 
@@ -118,7 +119,7 @@ func (d *Detector) hold(ctx context.Context) error {
 }
 
 func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
-	wait := retryFirst
+	wait, began := retryFirst, time.Now()
 	for try := 1; ; try++ {
 		var err error
 		if m.Err != nil {
@@ -129,7 +130,7 @@ func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if try >= tries && d.ofTable(err) {
+		if try >= tries && d.ofTable(err) && (!mayPass(err) || time.Since(began) > patience) {
 			// One table must not keep the others waiting. The range counts as not verified, and its turn comes again with the next cycle.
 			d.logOnce("table is paused", m.Envelope.GetTable(), err)
 			if err = d.Ledger.Pause(ctx, m.Envelope.GetTable(), err.Error()); err == nil {
@@ -142,6 +143,16 @@ func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
 		}
 		wait = min(2*wait, retryMost)
 	}
+}
+
+// mayPass tells a refusal that waiting may end, such as a source that is down, from one that needs somebody.
+func mayPass(err error) bool {
+	var refusal Refusal
+	if !errors.As(err, &refusal) {
+		return false
+	}
+	code := refusal.Refused()
+	return code == tricklepb.ErrorCode_ERROR_CODE_FAILED || code == tricklepb.ErrorCode_ERROR_CODE_UNSTABLE
 }
 
 // keep writes the gate's verdict to the ledger and forgets what no window needs.

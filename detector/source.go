@@ -155,6 +155,9 @@ func (s *Source) ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.E
 	if err := s.Believe(ctx, reply); err != nil {
 		return nil, err
 	}
+	if at := reply.GetReadAt(); at != nil {
+		s.parts.Gate.Heard(at.AsTime())
+	}
 	return reply, nil
 }
 

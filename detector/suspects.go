@@ -38,7 +38,7 @@ func (d *Detector) Settle(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, d.pauseOrRetry(ctx, name, err)
 	}
-	settled, err := d.settle(ctx, t, state, suspects)
+	settled, err := d.settleApart(ctx, t, state, suspects)
 	if d.Replica.Stale(err) {
 		d.source.Forget(name)
 	}
@@ -48,6 +48,30 @@ func (d *Detector) Settle(ctx context.Context) (int, error) {
 		err = d.Ledger.Pause(ctx, name, err.Error())
 	}
 	return len(suspects), errors.Join(err, d.Ledger.Settle(ctx, name, settled))
+}
+
+// settleApart settles a batch, in halves where a key is at fault: that one is given up, and keeps no other waiting.
+func (d *Detector) settleApart(ctx context.Context, t Table, state gate.State, suspects []drift.Suspect) (ledger.Settled, error) {
+	out, err := d.settle(ctx, t, state, suspects)
+	if err == nil || !d.Replica.KeyAtFault(err) {
+		return out, err
+	}
+	if len(suspects) == 1 {
+		key := suspects[0].Key
+		return ledger.Settled{Done: []message.Key{key}, Failed: 1, Failure: fmt.Sprintf("key %s: %v", key, err)}, nil
+	}
+	half := len(suspects) / 2
+	out, err = d.settleApart(ctx, t, state, suspects[:half])
+	if err != nil {
+		return out, err
+	}
+	rest, err := d.settleApart(ctx, t, state, suspects[half:])
+	out.Done, out.Again = append(out.Done, rest.Done...), append(out.Again, rest.Again...)
+	out.Resolved, out.Failed = out.Resolved+rest.Resolved, out.Failed+rest.Failed
+	if rest.Failure != "" {
+		out.Failure = rest.Failure
+	}
+	return out, err
 }
 
 // settle returns how the suspects came out, also of those before an error.

@@ -59,7 +59,15 @@ func (g *Gate) Apply(p policy.Gate) {
 	g.policy = p
 }
 
-// Saw tells the gate a read time of the source: the source's clock was at least there.
+// Heard tells the gate the read time of an answer that has just come in: that is what the source's clock says now, forwards or, where it was
+// set back, backwards.
+func (g *Gate) Heard(readAt time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.source, g.received = readAt, g.now()
+}
+
+// Saw tells the gate the read time of a message, which may have waited: the source's clock was at least there.
 func (g *Gate) Saw(readAt time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -90,12 +90,15 @@ type OpenCorrection struct {
 	ResyncID string
 }
 
-// Open returns up to limit corrections of one table that were written longer than age ago and never closed: whoever wrote them died in between.
+// Open takes up to limit corrections of one table that were written and never closed, and that nobody set out to confirm for age: whoever wrote them
+// died in between. Taking them counts as setting out, so that one table's do not keep another's waiting.
 func (l *Ledger) Open(ctx context.Context, age time.Duration, limit int) (table string, open []OpenCorrection, err error) {
 	rows, err := l.pool.Query(ctx, `WITH old AS (
-			SELECT * FROM trickle.corrections WHERE closed_at IS NULL AND pipeline = $1 AND at < clock_timestamp() - $2::interval)
-		SELECT table_name, id, key_text, kind, version, coalesce(resync_id, '') FROM old
-		WHERE table_name = (SELECT table_name FROM old ORDER BY at LIMIT 1) ORDER BY at LIMIT $3`, l.pipeline, age, limit)
+			SELECT id, table_name, checked_at FROM trickle.corrections WHERE closed_at IS NULL AND pipeline = $1 AND checked_at < clock_timestamp() - $2::interval
+			FOR UPDATE SKIP LOCKED),
+		taken AS (SELECT id FROM old WHERE table_name = (SELECT table_name FROM old ORDER BY checked_at, id LIMIT 1) ORDER BY checked_at, id LIMIT $3)
+		UPDATE trickle.corrections c SET checked_at = clock_timestamp() FROM taken WHERE c.id = taken.id
+		RETURNING c.table_name, c.id, c.key_text, c.kind, c.version, coalesce(c.resync_id, '')`, l.pipeline, age, limit)
 	if err != nil {
 		return "", nil, fmt.Errorf("looking for unconfirmed corrections: %w", err)
 	}

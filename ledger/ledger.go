@@ -111,7 +111,7 @@ func (l *Ledger) SaveGate(ctx context.Context, g Gate, window time.Duration, rea
 		at = &readAt
 	}
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET gate_open = $2, gate_reason = $3, gate_lag = $4, gate_at = clock_timestamp(), window_length = $5,
-		source_read_at = greatest(source_read_at, $6) WHERE pipeline = $1`, l.pipeline, g.Open, g.Reason, lag, window, at)
+		source_read_at = coalesce($6, source_read_at) WHERE pipeline = $1`, l.pipeline, g.Open, g.Reason, lag, window, at)
 	if err != nil {
 		return fmt.Errorf("recording the gate: %w", err)
 	}

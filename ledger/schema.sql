@@ -21,10 +21,11 @@ CREATE TABLE IF NOT EXISTS trickle.corrections (
     closed_at  timestamptz,                   -- NULL: written, not yet confirmed
     outcome    text CHECK (outcome IN ('confirmed', 'superseded')),
     undone_at  timestamptz,
+    checked_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- when somebody last set out to confirm it
     key_text   text[] NOT NULL,               -- the key as it travels
     version    bigint NOT NULL                -- xmin of the row that was written
 );
-CREATE INDEX IF NOT EXISTS corrections_open ON trickle.corrections (at) WHERE closed_at IS NULL;
+CREATE INDEX IF NOT EXISTS corrections_open ON trickle.corrections (checked_at) WHERE closed_at IS NULL;
 CREATE INDEX IF NOT EXISTS corrections_at ON trickle.corrections (pipeline, at);
 
 -- One row a pipeline: the source it is pinned to, the gate as last seen, the brake.

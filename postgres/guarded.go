@@ -113,8 +113,8 @@ func (l *Layout) images(ctx context.Context, c *pgconn.PgConn, sql string, p *pa
 	return out, err
 }
 
-// Lock locks those of the targets that still are what was observed, version and digest, and returns their images. A row that is being
-// written by somebody else is waited for and then found changed.
+// Lock locks those of the targets that still are what was observed, version and digest, and returns their images. A row that
+// somebody else is writing is not waited for: it will be found changed.
 func (l *Layout) Lock(ctx context.Context, c *pgconn.PgConn, targets []Target, kind digest.Kind) ([]Image, error) {
 	if err := l.checkKeys(keysOf(targets)...); err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func (l *Layout) Lock(ctx context.Context, c *pgconn.PgConn, targets []Target, k
 	}
 	sql := "SELECT v.n, " + l.imageSQL(kind) + " FROM " + from + " JOIN " + l.Name.SQL() + " t ON " + on +
 		" WHERE t.xmin::text = (" + p.add(Array(versions)) + "::text[])[v.n] AND " + l.digestSQL(kind) + " = (" + p.add(Array(digests)) + "::bigint[])[v.n]" +
-		" FOR UPDATE OF t"
+		" FOR UPDATE OF t SKIP LOCKED"
 	return l.images(ctx, c, sql, p)
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -197,6 +198,12 @@ func (r *Replica) Stale(err error) bool {
 	var unfitted *NotFittedError
 	state := postgres.State(err)
 	return errors.Is(err, postgres.ErrChanged) || errors.As(err, &unfitted) || state == "42P01" || state == "42703" || state == "42704" || state == "42P10"
+}
+
+// KeyAtFault tells an error about a value: out of the type's range, or no value of it at all.
+func (r *Replica) KeyAtFault(err error) bool {
+	state := postgres.State(err)
+	return strings.HasPrefix(state, "22") || strings.HasPrefix(state, "23")
 }
 
 // Unreachable tells an error of the connection or the whole server from one about a table.

@@ -26,6 +26,9 @@ const (
 // errStoredOtherwise says that the replica took a row and holds something else: a trigger, or a column that can't hold the value.
 var errStoredOtherwise = errors.New("the replica stores something else than the source's row (a trigger, or a narrower type): name the column under columns.exclude or columns.compare")
 
+// errCascades refuses a delete that would reach rows which nobody looked at.
+var errCascades = errors.New("rows of another table refer to it and would be deleted or changed with it (ON DELETE): they must go first, or set detect.session_replication_role: replica")
+
 // method is how a batch's mismatched rows are written.
 type method int
 
@@ -109,7 +112,7 @@ func (r *Replica) write(ctx context.Context, b *batch, idx []int) error {
 
 // refused tells a row's fault from the table's (rights, missing objects) and the connection's.
 func (r *Replica) refused(err error) bool {
-	if errors.Is(err, errStoredOtherwise) {
+	if errors.Is(err, errStoredOtherwise) || errors.Is(err, errCascades) {
 		return true
 	}
 	return postgres.State(err) != "" && !r.Unreachable(err) && !strings.HasPrefix(postgres.State(err), "42")
@@ -128,23 +131,26 @@ func (r *Replica) transact(ctx context.Context, b *batch, idx []int, how method)
 	var done []drift.Outcome
 	held := ""
 	err := pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-		setting := "SET LOCAL lock_timeout = '5s'; SET LOCAL row_security = off"
-		mode := r.opts.Write()
-		if mode.Role != "" && mode.Role != "origin" {
-			setting += "; SET LOCAL session_replication_role = " + mode.Role
-		}
 		c := tx.Conn().PgConn()
-		if err := c.Exec(ctx, setting).Close(); err != nil {
+		if err := b.layout.Share(ctx, c); err != nil {
 			return err
 		}
 		if err := b.layout.CheckShape(ctx, c); err != nil {
 			return err
 		}
+		mode := r.opts.Write()
 		allowed, err := r.journal.Allow(ctx, tx, mode.Brake)
 		if err != nil {
 			return err
 		}
-		w := writing{batch: b, idx: idx, done: make([]drift.Outcome, len(idx)), how: how}
+		setting := "SET LOCAL lock_timeout = '2s'"
+		if mode.Role != "" && mode.Role != "origin" {
+			setting += "; SET LOCAL session_replication_role = " + mode.Role
+		}
+		if err := c.Exec(ctx, setting).Close(); err != nil {
+			return err
+		}
+		w := writing{batch: b, idx: idx, done: make([]drift.Outcome, len(idx)), how: how, triggers: mode.Role != "replica"}
 		held = w.hold(allowed, mode.Brake)
 		if err := w.run(ctx, c); err != nil {
 			return err
@@ -174,11 +180,13 @@ func (r *Replica) transact(ctx context.Context, b *batch, idx []int, how method)
 // writing is one transaction's work.
 type writing struct {
 	*batch
-	idx     []int // into changes
-	done    []drift.Outcome
-	how     method
-	entries []ledger.Entry
-	entryOf []int // entries[i] belongs to done[entryOf[i]]
+	idx  []int // into changes
+	done []drift.Outcome
+	how  method
+	// triggers: foreign keys act on what is written.
+	triggers bool
+	entries  []ledger.Entry
+	entryOf  []int // entries[i] belongs to done[entryOf[i]]
 }
 
 // hold marks what the brake does not allow and says why.
@@ -262,6 +270,15 @@ func (w *writing) delete(ctx context.Context, c *pgconn.PgConn) error {
 	gone := make([]postgres.Target, len(before))
 	for i, img := range before {
 		gone[i] = targets[img.N]
+	}
+	if w.triggers {
+		key, err := w.layout.Cascades(ctx, c, gone)
+		if err != nil {
+			return err
+		}
+		if key != "" {
+			return fmt.Errorf("%w: %s", errCascades, key)
+		}
 	}
 	n, err := w.layout.Delete(ctx, c, gone)
 	if err != nil {

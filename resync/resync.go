@@ -22,6 +22,7 @@ import (
 	"github.com/trickle-verify/trickle/gate"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
 )
 
@@ -145,7 +146,7 @@ func (r *Runner) free(ctx context.Context) (bool, error) {
 	return braked == "", err
 }
 
-// failed counts a resync's failures and gives it up when they do not end.
+// failed gives a resync up where only a person can help: the two sides can't be compared, or the publisher knows no such table.
 func (r *Runner) failed(ctx context.Context, s ledger.Resync, err error) error {
 	if ctx.Err() != nil {
 		return err
@@ -157,7 +158,9 @@ func (r *Runner) failed(ctx context.Context, s ledger.Resync, err error) error {
 	r.failing[s.ID]++
 	n := r.failing[s.ID]
 	r.mu.Unlock()
-	if n < mostErrors && !r.Replica.Incomparable(err) {
+	var refusal detector.Refusal
+	unknown := errors.As(err, &refusal) && refusal.Refused() == tricklepb.ErrorCode_ERROR_CODE_UNKNOWN_TABLE
+	if !r.Replica.Incomparable(err) && (!unknown || n < mostErrors) {
 		return fmt.Errorf("resync %s of %s: %w", s.ID, s.Table, err)
 	}
 	r.Log.Error("giving up on a resync", "resync", s.ID, "table", s.Table, "err", err)

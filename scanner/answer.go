@@ -3,6 +3,7 @@ package scanner
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -46,8 +47,21 @@ func (s *Scanner) Answer(ctx context.Context, req *tricklepb.Envelope) *tricklep
 		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_UNFENCED
 	case errors.As(err, &unknown):
 		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_UNKNOWN_TABLE
+	case lasting(err):
+		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_REFUSED
 	}
 	return &tricklepb.Envelope{Source: s.Identity.String(), Table: req.GetTable(), Body: &tricklepb.Envelope_ErrorReply{ErrorReply: refusal}}
+}
+
+// lasting tells an error about the table or the question from one about the connection, the server or a lock, which passes.
+func lasting(err error) bool {
+	var mismatch *postgres.MismatchError
+	var noKey *postgres.NoKeyError
+	if errors.As(err, &mismatch) || errors.As(err, &noKey) || errors.Is(err, postgres.ErrNoTable) || errors.Is(err, postgres.ErrChanged) {
+		return true
+	}
+	state := postgres.State(err)
+	return strings.HasPrefix(state, "42") || strings.HasPrefix(state, "22")
 }
 
 // errUnfenced refuses to let a replica be corrected from a standby, which may be behind what CDC delivered.

@@ -48,6 +48,8 @@ type pair struct {
 	// before and after run around each answer of the publisher.
 	before func(req *tricklepb.Envelope)
 	after  func(req, reply *tricklepb.Envelope)
+	// refuse answers in the publisher's place where it returns something.
+	refuse func(req *tricklepb.Envelope) *tricklepb.ErrorReply
 	// scanned sees each verification message before the detector does.
 	scanned func(env *tricklepb.Envelope)
 }
@@ -210,6 +212,11 @@ func (p *pair) Ask(ctx context.Context, req *tricklepb.Envelope) (*tricklepb.Env
 	p.mu.Unlock()
 	if before != nil {
 		before(req)
+	}
+	if p.refuse != nil {
+		if refusal := p.refuse(req); refusal != nil {
+			return nil, &sidechannel.Error{Code: refusal.GetCode(), Reason: refusal.GetReason()}
+		}
 	}
 	reply := p.scanner.Answer(ctx, req)
 	if refusal := reply.GetErrorReply(); refusal != nil {

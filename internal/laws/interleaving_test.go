@@ -118,7 +118,7 @@ func TestAbandonedCorrectionIsConfirmed(t *testing.T) {
 	p.before = nil
 	p.want(`SELECT count(*) FROM trickle.corrections WHERE closed_at IS NULL`, "3")
 	p.wire() // a new process
-	p.exec(p.dst, `UPDATE trickle.corrections SET at = at - interval '1 hour'`)
+	p.exec(p.dst, `UPDATE trickle.corrections SET checked_at = checked_at - interval '1 hour'`)
 	if _, err := p.detector.Resume(t.Context()); err != nil {
 		t.Fatal(err)
 	}

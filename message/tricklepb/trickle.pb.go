@@ -79,7 +79,7 @@ type ErrorCode int32
 
 const (
 	ErrorCode_ERROR_CODE_UNSPECIFIED ErrorCode = 0
-	// The publisher could not read; the reason says why.
+	// The publisher could not read for now; the reason says why.
 	ErrorCode_ERROR_CODE_FAILED ErrorCode = 1
 	// A transaction older than the request may have been delivered and is not visible yet: ask later.
 	ErrorCode_ERROR_CODE_UNSTABLE ErrorCode = 2
@@ -87,6 +87,8 @@ const (
 	ErrorCode_ERROR_CODE_UNKNOWN_TABLE ErrorCode = 3
 	// The source may be behind what CDC has delivered (a standby without a fence): nothing may be written.
 	ErrorCode_ERROR_CODE_UNFENCED ErrorCode = 4
+	// The table, or the question about it, can't be dealt with until somebody changes something: a right, a key, a schema.
+	ErrorCode_ERROR_CODE_REFUSED ErrorCode = 5
 )
 
 // Enum value maps for ErrorCode.
@@ -97,6 +99,7 @@ var (
 		2: "ERROR_CODE_UNSTABLE",
 		3: "ERROR_CODE_UNKNOWN_TABLE",
 		4: "ERROR_CODE_UNFENCED",
+		5: "ERROR_CODE_REFUSED",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":   0,
@@ -104,6 +107,7 @@ var (
 		"ERROR_CODE_UNSTABLE":      2,
 		"ERROR_CODE_UNKNOWN_TABLE": 3,
 		"ERROR_CODE_UNFENCED":      4,
+		"ERROR_CODE_REFUSED":       5,
 	}
 )
 
@@ -1781,13 +1785,14 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"DigestKind\x12\x1b\n" +
 	"\x17DIGEST_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12DIGEST_KIND_RECORD\x10\x01\x12\x18\n" +
-	"\x14DIGEST_KIND_PORTABLE\x10\x02*\x8e\x01\n" +
+	"\x14DIGEST_KIND_PORTABLE\x10\x02*\xa6\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ERROR_CODE_FAILED\x10\x01\x12\x17\n" +
 	"\x13ERROR_CODE_UNSTABLE\x10\x02\x12\x1c\n" +
 	"\x18ERROR_CODE_UNKNOWN_TABLE\x10\x03\x12\x17\n" +
-	"\x13ERROR_CODE_UNFENCED\x10\x04B?Z=github.com/trickle-verify/trickle/message/tricklepb;tricklepbb\x06proto3"
+	"\x13ERROR_CODE_UNFENCED\x10\x04\x12\x16\n" +
+	"\x12ERROR_CODE_REFUSED\x10\x05B?Z=github.com/trickle-verify/trickle/message/tricklepb;tricklepbb\x06proto3"
 
 var (
 	file_trickle_v1_trickle_proto_rawDescOnce sync.Once

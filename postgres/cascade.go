@@ -1,0 +1,55 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// acting is a foreign key of another table that writes that table when rows of this one are deleted.
+type acting struct {
+	name, table  string
+	child, owner []string
+}
+
+// Cascades names a foreign key that would delete or change rows of another table if these targets were deleted, "" where there is none: such
+// rows would be lost without a trace in the journal.
+func (l *Layout) Cascades(ctx context.Context, c *pgconn.PgConn, targets []Target) (string, error) {
+	var keys []acting
+	err := each(ctx, c, `SELECT k.conname, quote_ident(n.nspname) || '.' || quote_ident(r.relname),
+			(SELECT string_agg(quote_ident(a.attname), ',' ORDER BY x.pos) FROM unnest(k.conkey) WITH ORDINALITY AS x(num, pos)
+				JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = x.num),
+			(SELECT string_agg(quote_ident(a.attname), ',' ORDER BY x.pos) FROM unnest(k.confkey) WITH ORDINALITY AS x(num, pos)
+				JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = x.num)
+		FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+		WHERE k.contype = 'f' AND k.confrelid = to_regclass($1) AND k.confdeltype IN ('c', 'n', 'd') AND k.conparentid = 0`,
+		[]Arg{text(l.Name.SQL())}, func(row [][]byte) error {
+			keys = append(keys, acting{string(row[0]), string(row[1]), strings.Split(string(row[2]), ","), strings.Split(string(row[3]), ",")})
+			return nil
+		})
+	if err != nil {
+		return "", fmt.Errorf("looking for foreign keys to %s: %w", l.Name, err)
+	}
+	for _, k := range keys {
+		p := &params{}
+		from, on := l.unnest(p, keysOf(targets))
+		pairs := make([]string, len(k.child))
+		for i := range k.child {
+			pairs[i] = "f." + k.child[i] + " = t." + k.owner[i]
+		}
+		found := false
+		err := each(ctx, c, "SELECT EXISTS (SELECT FROM "+from+" JOIN "+l.Name.SQL()+" t ON "+on+" JOIN "+k.table+" f ON "+strings.Join(pairs, " AND ")+")", p.args, func(row [][]byte) error {
+			found = isTrue(row[0])
+			return nil
+		})
+		if err != nil {
+			return "", fmt.Errorf("looking for rows of %s that refer to %s: %w", k.table, l.Name, err)
+		}
+		if found {
+			return k.name + " of " + k.table, nil
+		}
+	}
+	return "", nil
+}
