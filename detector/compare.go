@@ -6,7 +6,7 @@ import (
 
 	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/drift"
-	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 )
@@ -19,7 +19,7 @@ func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope
 	rng := message.RangeOf(print.GetRange())
 	leftOut := message.KeysOf(print.GetLeftOut())
 	rules := d.rules()
-	v := ledger.Verified{
+	v := entry.Verified{
 		Table: t.Name, Range: rng, RangeID: print.GetRangeId(), Cycle: print.GetCycle(), Ranges: print.GetRanges(), Rows: print.GetRows(), Digest: t.Kind,
 	}
 	own, err := d.Replica.Thumbprint(ctx, t.Name, rng, leftOut, digest.Kind(print.GetDigest()))

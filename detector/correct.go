@@ -6,7 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/trickle-verify/trickle/drift"
-	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 )
 
@@ -90,7 +90,7 @@ func (c *Corrector) confirmOnce(ctx context.Context, t Table, open []written) ([
 			disagree = append(disagree, w)
 		}
 	}
-	if err := c.Ledger.Close(ctx, ledger.Confirmed, agreed); err != nil || len(disagree) == 0 {
+	if err := c.Ledger.Close(ctx, entry.Confirmed, agreed); err != nil || len(disagree) == 0 {
 		return disagree, err
 	}
 	return c.again(ctx, t, disagree)
@@ -122,10 +122,10 @@ func (c *Corrector) again(ctx context.Context, t Table, open []written) ([]writt
 			changes = append(changes, drift.Change{Replica: observed[i], Source: sources[i], Rewrites: w.entry, ResyncID: w.resyncID})
 		}
 	}
-	if err := c.Ledger.Close(ctx, ledger.Confirmed, agreed); err != nil {
+	if err := c.Ledger.Close(ctx, entry.Confirmed, agreed); err != nil {
 		return open, err
 	}
-	if err := c.Ledger.Close(ctx, ledger.Superseded, moved); err != nil {
+	if err := c.Ledger.Close(ctx, entry.Superseded, moved); err != nil {
 		return open, err
 	}
 	if len(changes) == 0 {
@@ -140,7 +140,7 @@ func (c *Corrector) again(ctx context.Context, t Table, open []written) ([]writt
 }
 
 // Resume confirms corrections that were written and never closed, because whoever wrote them died or lost the publisher.
-func (c *Corrector) Resume(ctx context.Context, t Table, open []ledger.OpenCorrection) error {
+func (c *Corrector) Resume(ctx context.Context, t Table, open []entry.OpenCorrection) error {
 	keys := make([]message.Key, len(open))
 	for i, o := range open {
 		keys[i] = o.Key
@@ -159,7 +159,7 @@ func (c *Corrector) Resume(ctx context.Context, t Table, open []ledger.OpenCorre
 		}
 		still = append(still, written{entry: o.Entry, kind: o.Kind, resyncID: o.ResyncID, now: observed[i], digest: observed[i].Digest, present: present})
 	}
-	if err := c.Ledger.Close(ctx, ledger.Superseded, moved); err != nil {
+	if err := c.Ledger.Close(ctx, entry.Superseded, moved); err != nil {
 		return err
 	}
 	return c.confirm(ctx, t, still)

@@ -20,8 +20,8 @@ import (
 
 	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/gate"
-	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
@@ -64,19 +64,19 @@ type Ledger interface {
 	Refused(ctx context.Context, reason string) error
 	Table(ctx context.Context, table, replica string) error
 	Pause(ctx context.Context, table, reason string) error
-	Record(ctx context.Context, v ledger.Verified, suspects []drift.Suspect, due time.Duration) error
+	Record(ctx context.Context, v entry.Verified, suspects []drift.Suspect, due time.Duration) error
 	Covers(ctx context.Context, table string) (bool, error)
 	Due(ctx context.Context, limit int, lease time.Duration) (string, []drift.Suspect, error)
-	Settle(ctx context.Context, table string, s ledger.Settled) error
+	Settle(ctx context.Context, table string, s entry.Settled) error
 	Suspects(ctx context.Context, resyncID string) (int, error)
-	Count(ctx context.Context, table string, found []ledger.Discrepancy) error
-	Tally(ctx context.Context, table string, window time.Duration) (ledger.Tally, error)
+	Count(ctx context.Context, table string, found []entry.Discrepancy) error
+	Tally(ctx context.Context, table string, window time.Duration) (entry.Tally, error)
 	Forget(ctx context.Context, window time.Duration) error
-	Request(ctx context.Context, w ledger.Wish) (bool, error)
-	Open(ctx context.Context, age time.Duration, limit int) (string, []ledger.OpenCorrection, error)
+	Request(ctx context.Context, w entry.Wish) (bool, error)
+	Open(ctx context.Context, age time.Duration, limit int) (string, []entry.OpenCorrection, error)
 	Close(ctx context.Context, outcome string, ids []int64) error
 	Braked(ctx context.Context) (string, error)
-	SaveGate(ctx context.Context, g ledger.Gate, window time.Duration, readAt time.Time) error
+	SaveGate(ctx context.Context, g entry.Gate, window time.Duration, readAt time.Time) error
 }
 
 // Asker puts a question to the publisher; see package sidechannel.

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 )
 
@@ -33,7 +33,7 @@ const (
 	idle       = 250 * time.Millisecond
 	tries      = 3               // at a message whose table is at fault
 	patience   = 2 * time.Minute // with a publisher that can't read its source
-	atOnce     = 4 // messages handled at the same time
+	atOnce     = 4               // messages handled at the same time
 )
 
 // Run verifies until the context ends: one loop over messages, one over suspects, one that keeps the gate's verdict where status
@@ -159,7 +159,7 @@ func mayPass(err error) bool {
 func (d *Detector) keep(ctx context.Context) (int, error) {
 	s := d.Gate.Check(ctx)
 	window := time.Duration(d.rules().Detect.Window)
-	err := d.Ledger.SaveGate(ctx, ledger.Gate{Open: s.Open, Lag: s.Lag, Reason: s.Reason}, window, s.Source)
+	err := d.Ledger.SaveGate(ctx, entry.Gate{Open: s.Open, Lag: s.Lag, Reason: s.Reason}, window, s.Source)
 	return 0, errors.Join(err, d.Ledger.Forget(ctx, window))
 }
 

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/gate"
-	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 )
@@ -51,14 +51,14 @@ func (d *Detector) Settle(ctx context.Context) (int, error) {
 }
 
 // settleApart settles a batch, in halves where a key is at fault: that one is given up, and keeps no other waiting.
-func (d *Detector) settleApart(ctx context.Context, t Table, state gate.State, suspects []drift.Suspect) (ledger.Settled, error) {
+func (d *Detector) settleApart(ctx context.Context, t Table, state gate.State, suspects []drift.Suspect) (entry.Settled, error) {
 	out, err := d.settle(ctx, t, state, suspects)
 	if err == nil || !d.Replica.KeyAtFault(err) {
 		return out, err
 	}
 	if len(suspects) == 1 {
 		key := suspects[0].Key
-		return ledger.Settled{Done: []message.Key{key}, Failed: 1, Failure: fmt.Sprintf("key %s: %v", key, err)}, nil
+		return entry.Settled{Done: []message.Key{key}, Failed: 1, Failure: fmt.Sprintf("key %s: %v", d.rules().Privacy.Key(key.String()), err)}, nil
 	}
 	half := len(suspects) / 2
 	out, err = d.settleApart(ctx, t, state, suspects[:half])
@@ -75,9 +75,9 @@ func (d *Detector) settleApart(ctx context.Context, t Table, state gate.State, s
 }
 
 // settle returns how the suspects came out, also of those before an error.
-func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspects []drift.Suspect) (ledger.Settled, error) {
+func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspects []drift.Suspect) (entry.Settled, error) {
 	rules := d.rules()
-	out := ledger.Settled{Due: time.Duration(rules.Detect.Confirm.Delay)}
+	out := entry.Settled{Due: time.Duration(rules.Detect.Confirm.Delay)}
 	if !state.Configured {
 		out.Due = max(out.Due, unproven)
 	}
@@ -93,7 +93,7 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 	if err != nil {
 		return out, err
 	}
-	var found []ledger.Discrepancy
+	var found []entry.Discrepancy
 	var changes []drift.Change
 	var proven []drift.Suspect
 	for i, s := range suspects {
@@ -108,7 +108,7 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 		case drift.Proven:
 			s.Last = &now
 			if s.ResyncID == "" {
-				found = append(found, ledger.Discrepancy{Key: s.Key, Kind: now.Kind(), Range: s.Range, RangeID: s.RangeID})
+				found = append(found, entry.Discrepancy{Key: s.Key, Kind: now.Kind(), Range: s.Range, RangeID: s.RangeID})
 			}
 			changes = append(changes, drift.Change{Replica: observed[i], Source: fetched[i], ResyncID: s.ResyncID})
 			proven = append(proven, s)
@@ -142,7 +142,7 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 
 // count puts proven drift into the window, asks for a resync where that passes a threshold, and reports whether one now walks the whole table: then
 // it will meet these rows too, and they need not be written one by one.
-func (d *Detector) count(ctx context.Context, table string, found []ledger.Discrepancy) (bool, error) {
+func (d *Detector) count(ctx context.Context, table string, found []entry.Discrepancy) (bool, error) {
 	if len(found) == 0 {
 		return false, nil
 	}
@@ -156,7 +156,7 @@ func (d *Detector) count(ctx context.Context, table string, found []ledger.Discr
 }
 
 // sort puts proven suspects where the outcome of their correction wants them.
-func (d *Detector) sort(out *ledger.Settled, proven []drift.Suspect, outcomes []drift.Outcome, attempts int) {
+func (d *Detector) sort(out *entry.Settled, proven []drift.Suspect, outcomes []drift.Outcome, attempts int) {
 	for i, o := range outcomes {
 		s := proven[i]
 		switch o.Result {
@@ -166,7 +166,7 @@ func (d *Detector) sort(out *ledger.Settled, proven []drift.Suspect, outcomes []
 			out.Again = append(out.Again, s)
 		case drift.Failed:
 			s.Attempts++
-			out.Failure = fmt.Sprintf("key %s: %v", s.Key, o.Err)
+			out.Failure = fmt.Sprintf("key %s: %v", d.rules().Privacy.Key(s.Key.String()), o.Err)
 			if s.Attempts < attempts {
 				out.Again = append(out.Again, s)
 				continue
@@ -205,11 +205,11 @@ func (d *Detector) escalate(ctx context.Context, table string) error {
 	if err != nil || tally.Discrepancies == 0 {
 		return err
 	}
-	w := ledger.Wish{ID: d.NewID(), Table: table, Waiting: rules.Resync.Approval == policy.ApprovalManual, Cooldown: time.Duration(rules.Resync.Cooldown)}
+	w := entry.Wish{ID: d.NewID(), Table: table, Waiting: rules.Resync.Approval == policy.ApprovalManual, Cooldown: time.Duration(rules.Resync.Cooldown)}
 	if why := Passed(rules.Resync.Full, tally.Discrepancies, tally.Rows); why != "" {
-		w.Scope, w.Reason = ledger.Full, fmt.Sprintf("%s within %s (resync.full)", why, window)
+		w.Scope, w.Reason = entry.Full, fmt.Sprintf("%s within %s (resync.full)", why, window)
 	} else if why := Passed(rules.Resync.Partial, tally.WorstCount, tally.WorstRows); why != "" {
-		w.Scope, w.Range, w.Reason = ledger.Partial, tally.Worst, fmt.Sprintf("%s around %s within %s (resync.partial)", why, tally.Worst, window)
+		w.Scope, w.Range, w.Reason = entry.Partial, tally.Worst, fmt.Sprintf("%s in one neighbourhood within %s (resync.partial)", why, window)
 	} else {
 		return nil
 	}

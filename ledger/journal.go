@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 )
 
@@ -63,12 +64,6 @@ func (l *Ledger) Journal(ctx context.Context, tx pgx.Tx, table string, entries [
 	return ids, nil
 }
 
-// Outcomes of a correction.
-const (
-	Confirmed  = "confirmed"  // a source read that began after the write agreed
-	Superseded = "superseded" // the replica moved on by itself, or a later correction rewrote it
-)
-
 // Close ends corrections.
 func (l *Ledger) Close(ctx context.Context, outcome string, ids []int64) error {
 	if len(ids) == 0 {
@@ -81,18 +76,9 @@ func (l *Ledger) Close(ctx context.Context, outcome string, ids []int64) error {
 	return nil
 }
 
-// OpenCorrection is one that was written and not yet confirmed.
-type OpenCorrection struct {
-	Entry    int64
-	Key      message.Key
-	Kind     drift.Kind
-	Version  uint64
-	ResyncID string
-}
-
 // Open takes up to limit corrections of one table that were written and never closed, and that nobody set out to confirm for age: whoever wrote them
 // died in between. Taking them counts as setting out, so that one table's do not keep another's waiting.
-func (l *Ledger) Open(ctx context.Context, age time.Duration, limit int) (table string, open []OpenCorrection, err error) {
+func (l *Ledger) Open(ctx context.Context, age time.Duration, limit int) (table string, open []entry.OpenCorrection, err error) {
 	rows, err := l.pool.Query(ctx, `WITH old AS (
 			SELECT id, table_name, checked_at FROM trickle.corrections WHERE closed_at IS NULL AND pipeline = $1 AND checked_at < clock_timestamp() - $2::interval
 			FOR UPDATE SKIP LOCKED),
@@ -106,7 +92,7 @@ func (l *Ledger) Open(ctx context.Context, age time.Duration, limit int) (table 
 	var key []string
 	var kind, resyncID string
 	_, err = pgx.ForEachRow(rows, []any{&table, &id, &key, &kind, &version, &resyncID}, func() error {
-		open = append(open, OpenCorrection{Entry: id, Key: key, Kind: drift.Kind(kind), Version: uint64(version), ResyncID: resyncID})
+		open = append(open, entry.OpenCorrection{Entry: id, Key: key, Kind: drift.Kind(kind), Version: uint64(version), ResyncID: resyncID})
 		key = nil
 		return nil
 	})

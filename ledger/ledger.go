@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 )
 
@@ -93,15 +94,8 @@ func (l *Ledger) Repin(ctx context.Context, source string) error {
 	return nil
 }
 
-// Gate is whether corrections may be made, and why not.
-type Gate struct {
-	Open   bool
-	Lag    time.Duration // negative: unknown
-	Reason string
-}
-
 // SaveGate records the gate as the detector saw it, for status.
-func (l *Ledger) SaveGate(ctx context.Context, g Gate, window time.Duration, readAt time.Time) error {
+func (l *Ledger) SaveGate(ctx context.Context, g entry.Gate, window time.Duration, readAt time.Time) error {
 	var lag *time.Duration
 	if g.Lag >= 0 {
 		lag = &g.Lag

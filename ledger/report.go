@@ -149,7 +149,7 @@ func (l *Ledger) reportPipeline(ctx context.Context, tx pgx.Tx, r *Report) error
 
 func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
 	rows, err := tx.Query(ctx, `SELECT t.table_name, t.replica_name, t.digest, t.rows_verified, t.ranges_verified, t.resolved, t.failed, coalesce(t.last_failure, ''), t.paused,
-			coalesce(least(1, g.n::float8 / nullif(t.ranges, 0)), 0), g.oldest,
+			CASE WHEN t.ranges = 0 THEN 0 ELSE least(1, g.n::float8 / t.ranges) END, g.oldest,
 			(SELECT count(*) FROM trickle.suspects s WHERE s.pipeline = t.pipeline AND s.table_name = t.table_name),
 			(SELECT count(*) FROM trickle.discrepancies d JOIN trickle.pipelines p USING (pipeline)
 				WHERE d.pipeline = t.pipeline AND d.table_name = t.table_name AND d.at > clock_timestamp() - p.window_length),

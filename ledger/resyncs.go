@@ -8,41 +8,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 )
 
-// Scopes of a resync.
-const (
-	Partial = "partial"
-	Full    = "full"
-)
-
-// Resync is one resync of a table or of a part of it.
-type Resync struct {
-	ID      string
-	Scope   string
-	Table   string
-	Range   message.Range
-	State   string // waiting, running, done, failed
-	Reason  string
-	Planned bool
-	Rows    int64
-}
-
-// Wish is a resync that a threshold or a person asks for.
-type Wish struct {
-	ID       string
-	Scope    string
-	Table    string
-	Range    message.Range
-	Reason   string
-	Waiting  bool          // for an approval
-	Cooldown time.Duration // refuse when one of the same scope and table was asked for within this time; 0: a person asks
-}
-
 // Request records a resync unless one is under way over the same table and scope or the cooldown has not passed. It reports whether it did.
 // A full one takes over from partial ones that wait or run.
-func (l *Ledger) Request(ctx context.Context, w Wish) (bool, error) {
+func (l *Ledger) Request(ctx context.Context, w entry.Wish) (bool, error) {
 	made := false
 	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('trickle.resync.' || $1, 0))`, l.pipeline); err != nil {
@@ -64,7 +36,7 @@ func (l *Ledger) Request(ctx context.Context, w Wish) (bool, error) {
 			return err
 		}
 		made = tag.RowsAffected() > 0
-		if made && w.Scope == Full && !w.Waiting {
+		if made && w.Scope == entry.Full && !w.Waiting {
 			_, err = tx.Exec(ctx, `UPDATE trickle.resyncs SET state = 'done', ended_at = clock_timestamp(), failure = 'taken over by ' || $3
 				WHERE pipeline = $1 AND table_name = $2 AND id <> $3 AND state IN ('waiting', 'running')`, l.pipeline, w.Table, w.ID)
 		}
@@ -92,14 +64,14 @@ func (l *Ledger) Approve(ctx context.Context, id string) error {
 }
 
 // Running lists the resyncs that are to be worked on, oldest first.
-func (l *Ledger) Running(ctx context.Context) ([]Resync, error) {
+func (l *Ledger) Running(ctx context.Context) ([]entry.Resync, error) {
 	rows, err := l.pool.Query(ctx, `SELECT id, scope, table_name, lo, hi, state, reason, planned, rows FROM trickle.resyncs
 		WHERE pipeline = $1 AND state = 'running' ORDER BY requested_at`, l.pipeline)
 	if err != nil {
 		return nil, fmt.Errorf("listing resyncs: %w", err)
 	}
-	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Resync, error) {
-		var r Resync
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (entry.Resync, error) {
+		var r entry.Resync
 		var lo, hi []string
 		err := row.Scan(&r.ID, &r.Scope, &r.Table, &lo, &hi, &r.State, &r.Reason, &r.Planned, &r.Rows)
 		r.Range = message.Range{Lo: lo, Hi: hi}
@@ -130,17 +102,11 @@ func (l *Ledger) Plan(ctx context.Context, id string, ranges []message.Range) er
 	return nil
 }
 
-// Piece is one range of a resync.
-type Piece struct {
-	N     int
-	Range message.Range
-}
-
 // Take leases the next piece of a resync that nobody works on. ok is false where there is none; left counts the pieces not done yet.
-func (l *Ledger) Take(ctx context.Context, id string, lease time.Duration) (p Piece, left int, ok bool, err error) {
+func (l *Ledger) Take(ctx context.Context, id string, lease time.Duration) (p entry.Piece, left int, ok bool, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT count(*) FROM trickle.resync_ranges WHERE resync_id = $1 AND NOT done`, id).Scan(&left)
 	if err != nil {
-		return Piece{}, 0, false, fmt.Errorf("counting what is left of resync %s: %w", id, err)
+		return entry.Piece{}, 0, false, fmt.Errorf("counting what is left of resync %s: %w", id, err)
 	}
 	var lo, hi []string
 	err = l.pool.QueryRow(ctx, `WITH next AS (
@@ -149,10 +115,10 @@ func (l *Ledger) Take(ctx context.Context, id string, lease time.Duration) (p Pi
 		UPDATE trickle.resync_ranges r SET leased_until = clock_timestamp() + $2::interval FROM next WHERE r.ctid = next.ctid RETURNING r.n, r.lo, r.hi`,
 		id, lease).Scan(&p.N, &lo, &hi)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Piece{}, left, false, nil
+		return entry.Piece{}, left, false, nil
 	}
 	if err != nil {
-		return Piece{}, 0, false, fmt.Errorf("taking a range of resync %s: %w", id, err)
+		return entry.Piece{}, 0, false, fmt.Errorf("taking a range of resync %s: %w", id, err)
 	}
 	p.Range = message.Range{Lo: lo, Hi: hi}
 	return p, left, true, nil

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 )
 
@@ -92,18 +93,8 @@ func (l *Ledger) Due(ctx context.Context, limit int, lease time.Duration) (table
 	return table, suspects, nil
 }
 
-// Settled is how a batch of suspects came out.
-type Settled struct {
-	Done     []message.Key // taken off the list
-	Resolved int           // of these: found equal
-	Failed   int           // of these: given up
-	Failure  string        // why the last one was
-	Again    []drift.Suspect
-	Due      time.Duration // when Again is looked at again
-}
-
 // Settle writes a batch's outcome in one transaction.
-func (l *Ledger) Settle(ctx context.Context, table string, s Settled) error {
+func (l *Ledger) Settle(ctx context.Context, table string, s entry.Settled) error {
 	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
 		var b pgx.Batch
 		for _, k := range s.Done {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
@@ -100,7 +101,7 @@ func TestASuspectIsTakenByOne(t *testing.T) {
 	if err != nil || len(again) != 1 || again[0].Key.String() != "5" {
 		t.Errorf("after the lease: %v, %v", again, err)
 	}
-	must(t, l.Settle(t.Context(), table, ledger.Settled{Done: []message.Key{{"5"}}, Resolved: 1}))
+	must(t, l.Settle(t.Context(), table, entry.Settled{Done: []message.Key{{"5"}}, Resolved: 1}))
 	if n, err := l.Suspects(t.Context(), ""); n != 59 || err != nil {
 		t.Errorf("%d suspects left, %v", n, err)
 	}
@@ -128,11 +129,11 @@ func TestWhichSightingIsKept(t *testing.T) {
 		key := message.Key{name}
 		add := func(s drift.Sighting) drift.Suspect { return drift.Suspect{Key: key, Last: &s} }
 		must(t, l.Suspect(t.Context(), table, []drift.Suspect{add(c.first)}, 0))
-		must(t, l.Settle(t.Context(), table, ledger.Settled{Again: []drift.Suspect{add(c.then)}}))
+		must(t, l.Settle(t.Context(), table, entry.Settled{Again: []drift.Suspect{add(c.then)}}))
 		_, got, err := l.Due(t.Context(), 10, hour)
 		if err != nil || len(got) != 1 || !got[0].Last.Source.ReadAt.Equal(c.want) {
 			t.Errorf("%s: kept %+v, %v, want the one of %s", name, got, err, c.want)
 		}
-		must(t, l.Settle(t.Context(), table, ledger.Settled{Done: []message.Key{key}}))
+		must(t, l.Settle(t.Context(), table, entry.Settled{Done: []message.Key{key}}))
 	}
 }

@@ -7,25 +7,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 )
 
-// Verified is a range that was compared.
-type Verified struct {
-	Table   string
-	Range   message.Range
-	RangeID uint64
-	Cycle   uint64
-	Ranges  uint64 // how many the table has
-	Rows    uint64
-	Digest  digest.Kind
-	Equal   bool
-}
-
 // Record notes a compared range together with the suspects it gave, in one transaction: once it returns, the message is dealt with.
-func (l *Ledger) Record(ctx context.Context, v Verified, suspects []drift.Suspect, due time.Duration) error {
+func (l *Ledger) Record(ctx context.Context, v entry.Verified, suspects []drift.Suspect, due time.Duration) error {
 	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `WITH seen AS (
 				INSERT INTO trickle.ranges (pipeline, table_name, range_id, lo, hi, cycle, rows, equal, verified_at)
@@ -51,16 +39,8 @@ func (l *Ledger) Record(ctx context.Context, v Verified, suspects []drift.Suspec
 	return nil
 }
 
-// Discrepancy is a proven difference.
-type Discrepancy struct {
-	Key     message.Key
-	Kind    drift.Kind
-	Range   message.Range
-	RangeID uint64
-}
-
 // Count puts proven discrepancies into the window, each key once.
-func (l *Ledger) Count(ctx context.Context, table string, found []Discrepancy) error {
+func (l *Ledger) Count(ctx context.Context, table string, found []entry.Discrepancy) error {
 	var b pgx.Batch
 	for _, d := range found {
 		b.Queue(`INSERT INTO trickle.discrepancies (pipeline, table_name, key, kind, range_id, lo, hi, at) VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())
@@ -73,25 +53,15 @@ func (l *Ledger) Count(ctx context.Context, table string, found []Discrepancy) e
 	return nil
 }
 
-// Tally is a table's sliding window.
-type Tally struct {
-	Discrepancies int
-	Rows          int // verified within the window
-	// Worst is the neighbourhood (a range and the ranges that touch it) with the most discrepancies.
-	Worst      message.Range
-	WorstCount int
-	WorstRows  int
-}
-
 // Tally counts what the window holds for a table.
-func (l *Ledger) Tally(ctx context.Context, table string, window time.Duration) (Tally, error) {
-	var t Tally
+func (l *Ledger) Tally(ctx context.Context, table string, window time.Duration) (entry.Tally, error) {
+	var t entry.Tally
 	err := l.pool.QueryRow(ctx, `SELECT
 			(SELECT count(*) FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval),
 			(SELECT coalesce(sum(rows), 0) FROM trickle.ranges WHERE pipeline = $1 AND table_name = $2 AND verified_at > clock_timestamp() - $3::interval)`,
 		l.pipeline, table, window).Scan(&t.Discrepancies, &t.Rows)
 	if err != nil {
-		return Tally{}, fmt.Errorf("counting the window of %s: %w", table, err)
+		return entry.Tally{}, fmt.Errorf("counting the window of %s: %w", table, err)
 	}
 	rows, err := l.pool.Query(ctx, `WITH found AS (
 			SELECT lo, hi, count(*) AS n FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval
@@ -105,7 +75,7 @@ func (l *Ledger) Tally(ctx context.Context, table string, window time.Duration) 
 		FROM found f LEFT JOIN found b ON b.hi = f.lo LEFT JOIN found a ON a.lo = f.hi
 		ORDER BY 3 DESC LIMIT 1`, l.pipeline, table, window)
 	if err != nil {
-		return Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
+		return entry.Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
 	}
 	var lo, hi []string
 	_, err = pgx.ForEachRow(rows, []any{&lo, &hi, &t.WorstCount, &t.WorstRows}, func() error {
@@ -113,7 +83,7 @@ func (l *Ledger) Tally(ctx context.Context, table string, window time.Duration) 
 		return nil
 	})
 	if err != nil {
-		return Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
+		return entry.Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
 	}
 	return t, nil
 }

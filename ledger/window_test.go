@@ -10,20 +10,21 @@ import (
 
 	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
 )
 
-func found(r message.Range, ids ...string) (out []ledger.Discrepancy) {
+func found(r message.Range, ids ...string) (out []entry.Discrepancy) {
 	for _, id := range ids {
-		out = append(out, ledger.Discrepancy{Key: message.Key{id}, Kind: drift.Missing, Range: r})
+		out = append(out, entry.Discrepancy{Key: message.Key{id}, Kind: drift.Missing, Range: r})
 	}
 	return out
 }
 
-func verified(id uint64, r message.Range, rows uint64) ledger.Verified {
-	return ledger.Verified{Table: table, Range: r, RangeID: id, Cycle: 1, Ranges: 4, Rows: rows, Digest: digest.Record, Equal: true}
+func verified(id uint64, r message.Range, rows uint64) entry.Verified {
+	return entry.Verified{Table: table, Range: r, RangeID: id, Cycle: 1, Ranges: 4, Rows: rows, Digest: digest.Record, Equal: true}
 }
 
 func TestAKeyCountsOnce(t *testing.T) {
@@ -52,18 +53,18 @@ func TestTallyFindsTheWorstNeighbourhood(t *testing.T) {
 	t.Parallel()
 	first, second, third, last := rng("", "10"), rng("10", "20"), rng("20", "30"), rng("30", "")
 	for name, c := range map[string]struct {
-		found       [][]ledger.Discrepancy
+		found       [][]entry.Discrepancy
 		want        string
 		count, rows int
 	}{
 		"nothing":                    {nil, "(-inf, +inf]", 0, 0},
-		"one alone":                  {[][]ledger.Discrepancy{found(second, "a", "b")}, "(10, 20]", 2, 600},
-		"the first":                  {[][]ledger.Discrepancy{found(first, "a", "b")}, "(-inf, 10]", 2, 300},
-		"the last":                   {[][]ledger.Discrepancy{found(last, "a", "b")}, "(30, +inf]", 2, 700},
-		"touching ones add up":       {[][]ledger.Discrepancy{found(first, "a"), found(second, "b", "c"), found(third, "d")}, "(-inf, 30]", 4, 600},
-		"up to the end":              {[][]ledger.Discrepancy{found(third, "a"), found(last, "b", "c")}, "(20, +inf]", 3, 0},
-		"a gap parts":                {[][]ledger.Discrepancy{found(first, "a"), found(third, "b", "c"), found(last, "d", "e")}, "(20, +inf]", 4, 0},
-		"the whole table, one range": {[][]ledger.Discrepancy{found(rng("", ""), "a")}, "(-inf, +inf]", 1, 0},
+		"one alone":                  {[][]entry.Discrepancy{found(second, "a", "b")}, "(10, 20]", 2, 600},
+		"the first":                  {[][]entry.Discrepancy{found(first, "a", "b")}, "(-inf, 10]", 2, 300},
+		"the last":                   {[][]entry.Discrepancy{found(last, "a", "b")}, "(30, +inf]", 2, 700},
+		"touching ones add up":       {[][]entry.Discrepancy{found(first, "a"), found(second, "b", "c"), found(third, "d")}, "(-inf, 30]", 4, 600},
+		"up to the end":              {[][]entry.Discrepancy{found(third, "a"), found(last, "b", "c")}, "(20, +inf]", 3, 0},
+		"a gap parts":                {[][]entry.Discrepancy{found(first, "a"), found(third, "b", "c"), found(last, "d", "e")}, "(20, +inf]", 4, 0},
+		"the whole table, one range": {[][]entry.Discrepancy{found(rng("", ""), "a")}, "(-inf, +inf]", 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -85,30 +86,30 @@ func TestTallyFindsTheWorstNeighbourhood(t *testing.T) {
 func TestRequestRules(t *testing.T) {
 	t.Parallel()
 	part, other, all := rng("1", "2"), rng("5", "6"), rng("", "")
-	wish := func(id, scope string, r message.Range, cooldown time.Duration) ledger.Wish {
-		return ledger.Wish{ID: id, Scope: scope, Table: table, Range: r, Reason: "why", Cooldown: cooldown}
+	wish := func(id, scope string, r message.Range, cooldown time.Duration) entry.Wish {
+		return entry.Wish{ID: id, Scope: scope, Table: table, Range: r, Reason: "why", Cooldown: cooldown}
 	}
-	waiting := func(w ledger.Wish) ledger.Wish { w.Waiting = true; return w }
+	waiting := func(w entry.Wish) entry.Wish { w.Waiting = true; return w }
 	for name, c := range map[string]struct {
-		before []ledger.Wish
+		before []entry.Wish
 		ended  bool // before the wish
-		wish   ledger.Wish
+		wish   entry.Wish
 		made   bool
 		state  string // of all
 	}{
-		"the first":                           {nil, false, wish("a", ledger.Partial, part, hour), true, "a running"},
-		"waits for approval":                  {nil, false, waiting(wish("a", ledger.Full, all, hour)), true, "a waiting"},
-		"the same again":                      {[]ledger.Wish{wish("a", ledger.Partial, part, hour)}, false, wish("b", ledger.Partial, part, hour), false, "a running"},
-		"the same again by hand":              {[]ledger.Wish{wish("a", ledger.Partial, part, hour)}, false, wish("b", ledger.Partial, part, 0), false, "a running"},
-		"another part by hand":                {[]ledger.Wish{wish("a", ledger.Partial, part, hour)}, false, wish("b", ledger.Partial, other, 0), true, "a running, b running"},
-		"within the cooldown":                 {[]ledger.Wish{wish("a", ledger.Partial, part, hour)}, true, wish("b", ledger.Partial, part, hour), false, "a done"},
-		"within the cooldown, by hand":        {[]ledger.Wish{wish("a", ledger.Partial, part, hour)}, true, wish("b", ledger.Partial, part, 0), true, "a done, b running"},
-		"another part within the cooldown":    {[]ledger.Wish{wish("a", ledger.Partial, part, hour)}, true, wish("b", ledger.Partial, other, hour), true, "a done, b running"},
-		"full takes over":                     {[]ledger.Wish{wish("a", ledger.Partial, part, hour)}, false, wish("b", ledger.Full, all, hour), true, "a done, b running"},
-		"full that waits takes nothing over":  {[]ledger.Wish{wish("a", ledger.Partial, part, hour)}, false, waiting(wish("b", ledger.Full, all, hour)), true, "a running, b waiting"},
-		"a part of what is under way":         {[]ledger.Wish{wish("a", ledger.Full, all, hour)}, false, wish("b", ledger.Partial, part, 0), false, "a running"},
-		"soon after a full one":               {[]ledger.Wish{wish("a", ledger.Full, all, hour)}, true, wish("b", ledger.Partial, part, hour), false, "a done"},
-		"a second full while the first waits": {[]ledger.Wish{waiting(wish("a", ledger.Full, all, hour))}, false, wish("b", ledger.Full, all, hour), false, "a waiting"},
+		"the first":                           {nil, false, wish("a", entry.Partial, part, hour), true, "a running"},
+		"waits for approval":                  {nil, false, waiting(wish("a", entry.Full, all, hour)), true, "a waiting"},
+		"the same again":                      {[]entry.Wish{wish("a", entry.Partial, part, hour)}, false, wish("b", entry.Partial, part, hour), false, "a running"},
+		"the same again by hand":              {[]entry.Wish{wish("a", entry.Partial, part, hour)}, false, wish("b", entry.Partial, part, 0), false, "a running"},
+		"another part by hand":                {[]entry.Wish{wish("a", entry.Partial, part, hour)}, false, wish("b", entry.Partial, other, 0), true, "a running, b running"},
+		"within the cooldown":                 {[]entry.Wish{wish("a", entry.Partial, part, hour)}, true, wish("b", entry.Partial, part, hour), false, "a done"},
+		"within the cooldown, by hand":        {[]entry.Wish{wish("a", entry.Partial, part, hour)}, true, wish("b", entry.Partial, part, 0), true, "a done, b running"},
+		"another part within the cooldown":    {[]entry.Wish{wish("a", entry.Partial, part, hour)}, true, wish("b", entry.Partial, other, hour), true, "a done, b running"},
+		"full takes over":                     {[]entry.Wish{wish("a", entry.Partial, part, hour)}, false, wish("b", entry.Full, all, hour), true, "a done, b running"},
+		"full that waits takes nothing over":  {[]entry.Wish{wish("a", entry.Partial, part, hour)}, false, waiting(wish("b", entry.Full, all, hour)), true, "a running, b waiting"},
+		"a part of what is under way":         {[]entry.Wish{wish("a", entry.Full, all, hour)}, false, wish("b", entry.Partial, part, 0), false, "a running"},
+		"soon after a full one":               {[]entry.Wish{wish("a", entry.Full, all, hour)}, true, wish("b", entry.Partial, part, hour), false, "a done"},
+		"a second full while the first waits": {[]entry.Wish{waiting(wish("a", entry.Full, all, hour))}, false, wish("b", entry.Full, all, hour), false, "a waiting"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -138,7 +139,7 @@ func TestAResyncGoesOnWhereItWas(t *testing.T) {
 	if err := l.Approve(t.Context(), "r"); !errors.Is(err, ledger.ErrNoResync) {
 		t.Errorf("approving what is not there: %v", err)
 	}
-	if _, err := l.Request(t.Context(), ledger.Wish{ID: "r", Scope: ledger.Full, Table: table, Reason: "why", Waiting: true}); err != nil {
+	if _, err := l.Request(t.Context(), entry.Wish{ID: "r", Scope: entry.Full, Table: table, Reason: "why", Waiting: true}); err != nil {
 		t.Fatal(err)
 	}
 	if running, err := l.Running(t.Context()); len(running) != 0 || err != nil {
@@ -150,7 +151,7 @@ func TestAResyncGoesOnWhereItWas(t *testing.T) {
 		must(t, l.Plan(t.Context(), "r", ranges))
 	}
 	running, err := l.Running(t.Context())
-	if err != nil || len(running) != 1 || !running[0].Planned || running[0].Scope != ledger.Full {
+	if err != nil || len(running) != 1 || !running[0].Planned || running[0].Scope != entry.Full {
 		t.Fatalf("%+v, %v", running, err)
 	}
 	take := func(left int, want string) {
@@ -193,14 +194,14 @@ func TestJournalOpenAndClose(t *testing.T) {
 	if name, open, err := l.Open(t.Context(), hour, 10); name != "" || open != nil || err != nil {
 		t.Errorf("too young to be abandoned: %s %v, %v", name, open, err)
 	}
-	must(t, l.Close(t.Context(), ledger.Confirmed, ids[2:]))
-	must(t, l.Close(t.Context(), ledger.Superseded, ids[2:])) // closed is closed
+	must(t, l.Close(t.Context(), entry.Confirmed, ids[2:]))
+	must(t, l.Close(t.Context(), entry.Superseded, ids[2:])) // closed is closed
 	name, open, err := l.Open(t.Context(), 0, 10)
 	if err != nil || name != table || len(open) != 2 || !slices.Equal(open[0].Key, message.Key{`a"\,b`, ""}) || open[0].Version != 1<<32-1 || open[0].ResyncID != "r" ||
 		!slices.Equal(open[1].Key, message.Key{"NULL", "2"}) || open[1].Kind != drift.Extra || open[1].Entry != ids[1] {
 		t.Errorf("%s %+v, %v", name, open, err)
 	}
-	if got := one[string](t, pool, `SELECT outcome FROM trickle.corrections WHERE closed_at IS NOT NULL`); got != ledger.Confirmed {
+	if got := one[string](t, pool, `SELECT outcome FROM trickle.corrections WHERE closed_at IS NOT NULL`); got != entry.Confirmed {
 		t.Errorf("closed as %s", got)
 	}
 }
@@ -212,11 +213,11 @@ func TestReport(t *testing.T) {
 	journal(t, pool, l, ledger.Entry{Key: message.Key{"1"}, KeyJSON: row, Kind: drift.Missing, After: &row})
 	must(t, l.Record(t.Context(), verified(1, rng("", "10"), 100), []drift.Suspect{suspect("1", drift.Sighting{})}, hour))
 	must(t, l.Count(t.Context(), table, found(rng("", "10"), "1", "2")))
-	must(t, l.SaveGate(t.Context(), ledger.Gate{Open: true, Lag: 400 * time.Millisecond}, hour, time.Now()))
-	if _, err := l.Request(t.Context(), ledger.Wish{ID: "r", Scope: ledger.Partial, Table: table, Reason: "why"}); err != nil {
+	must(t, l.SaveGate(t.Context(), entry.Gate{Open: true, Lag: 400 * time.Millisecond}, hour, time.Now()))
+	if _, err := l.Request(t.Context(), entry.Wish{ID: "r", Scope: entry.Partial, Table: table, Reason: "why"}); err != nil {
 		t.Fatal(err)
 	}
-	must(t, l.Settle(t.Context(), table, ledger.Settled{Resolved: 2, Failed: 1, Failure: "key 9: no"}))
+	must(t, l.Settle(t.Context(), table, entry.Settled{Resolved: 2, Failed: 1, Failure: "key 9: no"}))
 	must(t, l.Pause(t.Context(), table, "because"))
 	must(t, l.Refused(t.Context(), "forged"))
 	must(t, l.Brake(t.Context(), "too much"))
@@ -240,7 +241,7 @@ func TestReport(t *testing.T) {
 			t.Errorf("%s\nlacks %s", text, part)
 		}
 	}
-	must(t, l.SaveGate(t.Context(), ledger.Gate{Lag: -1, Reason: "unknown"}, hour, time.Time{}))
+	must(t, l.SaveGate(t.Context(), entry.Gate{Lag: -1, Reason: "unknown"}, hour, time.Time{}))
 	if report, err = l.Report(t.Context()); err != nil || report.Gate.LagSeconds != nil || report.Gate.Reason != "unknown" {
 		t.Errorf("%+v, %v", report.Gate, err)
 	}

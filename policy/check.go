@@ -8,7 +8,7 @@ import (
 )
 
 // pipelinePattern leaves room in Kafka's 249 characters for the suffixes of topics.
-const pipelinePattern = `^[a-zA-Z0-9._-]{1,150}$`
+const pipelinePattern = `^[a-zA-Z0-9._-]{1,100}$`
 
 var pipelineText = regexp.MustCompile(pipelinePattern)
 
@@ -29,7 +29,7 @@ func (c *check) warn(path, format string, args ...any) {
 func (c *check) all() {
 	p := c.policy
 	if p.Pipeline != "" && !pipelineText.MatchString(p.Pipeline) {
-		c.refuse("pipeline", "%q can't be part of a topic's name: give 1 to 150 of a-z, A-Z, 0-9, dot, underscore and hyphen", p.Pipeline)
+		c.refuse("pipeline", "%q can't be part of a topic's name: give 1 to 100 of a-z, A-Z, 0-9, dot, underscore and hyphen", p.Pipeline)
 	}
 	if p.MaxStaleness < p.Schedule.Cycle {
 		c.warn("max_staleness", "%s is shorter than schedule.cycle (%s): a row is looked at once a cycle at most", p.MaxStaleness, p.Schedule.Cycle)

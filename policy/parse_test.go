@@ -150,7 +150,7 @@ func TestRefused(t *testing.T) {
 		{"anchor", minimal + "quiet: &q 5m", "anchors, aliases and tags are not supported"},
 		{"alias", "pipeline: &x orders\ntables: *x", "anchors, aliases and tags are not supported"},
 		{"pipeline not for a topic", "pipeline: a/b\ntables: [{table: a.b}]", `f:1:1: pipeline: "a/b" can't be part of a topic's name`},
-		{"pipeline too long", "pipeline: " + strings.Repeat("a", 151) + "\ntables: [{table: a.b}]", "give 1 to 150"},
+		{"pipeline too long", "pipeline: " + strings.Repeat("a", 101) + "\ntables: [{table: a.b}]", "give 1 to 100"},
 		{"no tables", tables + "[]", "tables: is empty: name at least one table"},
 		{"table without a schema", tables + "[{table: orders}]", `f:2:11: tables[0].table: "orders" is no table: give schema.name`},
 		{"table without a name", tables + "[{mode: rows}]", "f:2:11: tables[0].table: is missing"},

@@ -12,6 +12,7 @@ package policy
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"time"
 )
 
@@ -22,7 +23,7 @@ type Policy struct {
 	Rate         Rate     `yaml:"rate" doc:"Ceilings on what a scan may cost; whichever bites first."`
 	Backoff      Backoff  `yaml:"backoff" doc:"Slow down when the source is busier than this. A key left out is not looked at."`
 	Quiet        Duration `yaml:"quiet" default:"10m" doc:"A row is compared by thumbprint once its last writer is older than this."`
-	MaxStaleness Duration `yaml:"max_staleness" default:"7d" zero:"give the time within which rows that are never quiet are verified too" doc:"Rows that are never quiet are verified one by one at least once in this time."`
+	MaxStaleness Duration `yaml:"max_staleness" default:"7d" zero:"give the time within which rows that are never quiet are verified too" doc:"A range is sent with nothing left out at least once in this time, so that rows which are never quiet are verified too."`
 	RangeRows    int      `yaml:"range_rows" default:"5000" zero:"a range holds at least one row" doc:"Rows a range should hold: one thumbprint, one message, one query."` // target size of a range, rows
 	Tables       []Table  `yaml:"tables" required:"yes" doc:"What is verified. An exact name beats a glob; among globs the first in the file wins."`
 	Gate         Gate     `yaml:"gate" doc:"How the replica's lag is known. While it is unknown or too great, drift is reported and not corrected."`
@@ -178,3 +179,16 @@ type Size int64
 
 // Percent is a fraction of one, written "2%" or 0.02 in the file.
 type Percent float64
+
+// Key is a key as logs and status may show it: as it is, as a hash that can be compared, or not at all.
+func (p Privacy) Key(key string) string {
+	switch p.Keys {
+	case "show":
+		return key
+	case "omit":
+		return "…"
+	default:
+		sum := sha256.Sum256([]byte(key))
+		return "#" + hex.EncodeToString(sum[:6])
+	}
+}

@@ -57,8 +57,10 @@ func Watch(ctx context.Context, path string, current *Policy, apply func(*Policy
 				return fmt.Errorf("watching the policy: %w", fsnotify.ErrClosed)
 			}
 			due.Reset(settle)
-		case _ = <-watcher.Errors: // events were lost: look anyway
-			due.Reset(settle)
+		case err := <-watcher.Errors:
+			if err != nil { // events were lost: look anyway
+				due.Reset(settle)
+			}
 		case <-due.C:
 			look()
 			due.Reset(recheck)

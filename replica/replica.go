@@ -208,8 +208,9 @@ func (r *Replica) KeyAtFault(err error) bool {
 
 // Unreachable tells an error of the connection or the whole server from one about a table.
 func (r *Replica) Unreachable(err error) bool {
-	switch state := postgres.State(err); {
-	case state == "":
+	state := postgres.State(err)
+	switch state {
+	case "":
 		var network net.Error
 		var connect *pgconn.ConnectError
 		return pgconn.SafeToRetry(err) || errors.As(err, &network) || errors.As(err, &connect) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||

@@ -19,8 +19,8 @@ import (
 
 	"github.com/trickle-verify/trickle/detector"
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/gate"
-	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
@@ -28,9 +28,9 @@ import (
 
 // Ledger is where resyncs are kept; see package ledger.
 type Ledger interface {
-	Running(ctx context.Context) ([]ledger.Resync, error)
+	Running(ctx context.Context) ([]entry.Resync, error)
 	Plan(ctx context.Context, id string, ranges []message.Range) error
-	Take(ctx context.Context, id string, lease time.Duration) (ledger.Piece, int, bool, error)
+	Take(ctx context.Context, id string, lease time.Duration) (entry.Piece, int, bool, error)
 	Finish(ctx context.Context, id string, n int, rows int) error
 	Drop(ctx context.Context, id string, n int) error
 	End(ctx context.Context, id, failure string) error
@@ -147,12 +147,12 @@ func (r *Runner) free(ctx context.Context) (bool, error) {
 }
 
 // failed gives a resync up where only a person can help: the two sides can't be compared, or the publisher knows no such table.
-func (r *Runner) failed(ctx context.Context, s ledger.Resync, err error) error {
+func (r *Runner) failed(ctx context.Context, s entry.Resync, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
 	if errors.Is(err, errHeld) {
-		return nil //nolint:nilerr // waiting for the gate or the brake is no failure
+		return nil // waiting for the gate or the brake is no failure
 	}
 	r.mu.Lock()
 	r.failing[s.ID]++
@@ -168,7 +168,7 @@ func (r *Runner) failed(ctx context.Context, s ledger.Resync, err error) error {
 }
 
 // work plans a resync if need be and walks its ranges, several at a time.
-func (r *Runner) work(ctx context.Context, s ledger.Resync) (bool, error) {
+func (r *Runner) work(ctx context.Context, s entry.Resync) (bool, error) {
 	t, err := r.Source.Table(ctx, s.Table, 0)
 	if err != nil {
 		return false, err
@@ -211,7 +211,7 @@ func (r *Runner) work(ctx context.Context, s ledger.Resync) (bool, error) {
 }
 
 // end closes a resync whose ranges are done and whose suspects are settled.
-func (r *Runner) end(ctx context.Context, s ledger.Resync) (bool, error) {
+func (r *Runner) end(ctx context.Context, s entry.Resync) (bool, error) {
 	_, left, ok, err := r.Ledger.Take(ctx, s.ID, 0)
 	if err != nil || ok || left > 0 {
 		return false, err
@@ -225,7 +225,7 @@ func (r *Runner) end(ctx context.Context, s ledger.Resync) (bool, error) {
 }
 
 // next takes one range and walks it.
-func (r *Runner) next(ctx context.Context, s ledger.Resync, t detector.Table) (bool, error) {
+func (r *Runner) next(ctx context.Context, s entry.Resync, t detector.Table) (bool, error) {
 	if ok, err := r.free(ctx); err != nil || !ok {
 		return false, errors.Join(err, errHeld)
 	}
@@ -241,7 +241,7 @@ func (r *Runner) next(ctx context.Context, s ledger.Resync, t detector.Table) (b
 }
 
 // walk makes one range what the source has, page by page, and returns how many rows it looked at.
-func (r *Runner) walk(ctx context.Context, s ledger.Resync, t detector.Table, rng message.Range) (int, error) {
+func (r *Runner) walk(ctx context.Context, s entry.Resync, t detector.Table, rng message.Range) (int, error) {
 	rows := 0
 	for {
 		n, rest, err := r.copy(ctx, s, t, rng)
@@ -269,7 +269,7 @@ func (r *Runner) walk(ctx context.Context, s ledger.Resync, t detector.Table, rn
 
 // copy takes the rows of a range whole where the replica has none in it. It returns how many and what is left of the range: nil when nothing is,
 // all of it when the replica has rows there.
-func (r *Runner) copy(ctx context.Context, s ledger.Resync, t detector.Table, rng message.Range) (int, *message.Range, error) {
+func (r *Runner) copy(ctx context.Context, s entry.Resync, t detector.Table, rng message.Range) (int, *message.Range, error) {
 	through := r.Gate.Check(ctx).Through
 	// Observe before asking: that the range is empty now is what the copies are guarded by.
 	own, _, err := r.Replica.Range(ctx, t.Name, rng, 1, t.Kind)
@@ -297,7 +297,7 @@ func (r *Runner) copy(ctx context.Context, s ledger.Resync, t detector.Table, rn
 }
 
 // correct refetches the keys of a first look that are proven and corrects them; the others become suspects.
-func (r *Runner) correct(ctx context.Context, s ledger.Resync, t detector.Table, sightings []drift.Sighting) error {
+func (r *Runner) correct(ctx context.Context, s entry.Resync, t detector.Table, sightings []drift.Sighting) error {
 	const batch = 1000
 	for start := 0; start < len(sightings); start += batch {
 		part := sightings[start:min(start+batch, len(sightings))]
@@ -334,7 +334,7 @@ func (r *Runner) correct(ctx context.Context, s ledger.Resync, t detector.Table,
 }
 
 // apply corrects what the sightings, whose source rows are whole, prove; the rest become suspects.
-func (r *Runner) apply(ctx context.Context, s ledger.Resync, t detector.Table, sightings []drift.Sighting) error {
+func (r *Runner) apply(ctx context.Context, s entry.Resync, t detector.Table, sightings []drift.Sighting) error {
 	var changes []drift.Change
 	var of []drift.Sighting
 	var wait []drift.Suspect
@@ -367,6 +367,6 @@ func (r *Runner) apply(ctx context.Context, s ledger.Resync, t detector.Table, s
 
 func (r *Runner) delay() time.Duration { return time.Duration(r.Policy().Detect.Confirm.Delay) }
 
-func suspect(s ledger.Resync, look drift.Sighting) drift.Suspect {
+func suspect(s entry.Resync, look drift.Sighting) drift.Suspect {
 	return drift.Suspect{Key: look.Replica.Key, Range: s.Range, ResyncID: s.ID, Last: &look}
 }

@@ -172,7 +172,7 @@ func (e *unknownTableError) Error() string {
 // explain adds the next step to a refusal of rights.
 func explain(n postgres.Name, err error) error {
 	if postgres.State(err) == "42501" {
-		return fmt.Errorf("table %s may not be read: GRANT USAGE ON SCHEMA %s TO …; GRANT SELECT ON %s TO … (the publisher's role): %w", n, postgres.Quote(n.Schema), n.SQL(), err)
+		return fmt.Errorf("table %s may not be read: GRANT USAGE ON SCHEMA %s TO …; GRANT SELECT ON %s TO … (the publisher's role; with row-level security, BYPASSRLS too): %w", n, postgres.Quote(n.Schema), n.SQL(), err)
 	}
 	return err
 }

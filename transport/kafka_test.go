@@ -125,8 +125,9 @@ func TestABrokerThatRestartsIsWaitedFor(t *testing.T) {
 
 	for _, topic := range []string{"a", "fresh"} {
 		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-		defer cancel()
-		if err := bus.Send(short, transport.Record{Topic: topic, Value: []byte("away")}); !errors.Is(err, context.DeadlineExceeded) {
+		err := bus.Send(short, transport.Record{Topic: topic, Value: []byte("away")})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("sending while the broker is away: %v", err)
 		}
 	}

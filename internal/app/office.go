@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
@@ -43,13 +44,13 @@ func (o *Office) Resync(ctx context.Context, table, rng string) (string, error) 
 	if _, ok := o.policy.For(n.Schema, n.Table); !ok {
 		return "", fmt.Errorf("--table %s is in no entry of the policy; name it as the source calls it", table)
 	}
-	w := ledger.Wish{ID: newID(), Scope: ledger.Full, Table: n.String(), Reason: "asked for by hand"}
+	w := entry.Wish{ID: newID(), Scope: entry.Full, Table: n.String(), Reason: "asked for by hand"}
 	if rng != "" {
 		lo, hi, ok := strings.Cut(rng, "..")
 		if !ok || lo == "" && hi == "" {
 			return "", fmt.Errorf("--range %q: write A..B, A.. or ..B", rng)
 		}
-		w.Scope, w.Range = ledger.Partial, message.Range{Lo: bound(lo), Hi: bound(hi)}
+		w.Scope, w.Range = entry.Partial, message.Range{Lo: bound(lo), Hi: bound(hi)}
 		if w.Range.Lo != nil && w.Range.Hi != nil && len(w.Range.Lo) != len(w.Range.Hi) {
 			return "", fmt.Errorf("--range %q: both ends need the same number of key columns", rng)
 		}

@@ -3,6 +3,7 @@ package demo
 import (
 	"sync"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/internal/testbed/workload"
 	"github.com/trickle-verify/trickle/ledger"
 )
@@ -41,8 +42,8 @@ func (b *book) keys(table string) []string {
 	return keys
 }
 
-// entry is one line of the journal, or a suspect.
-type entry struct {
+// journalled is one line of the journal, or a suspect.
+type journalled struct {
 	Table, Key, Kind string
 	Outcome          string // of a correction; empty: not closed yet
 }
@@ -56,7 +57,7 @@ type verdict struct {
 // judge explains every entry of the journal by one injected row of that key and kind, and every injected row by one entry at most. What
 // remains is false: a row that nobody made wrong, another kind than what was made wrong, or a second correction of one row. The exception
 // is an entry that a later one of the same row supersedes, which is part of that one's correction.
-func (b *book) judge(journal, suspects []entry) verdict {
+func (b *book) judge(journal, suspects []journalled) verdict {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	v := verdict{Injected: b.counts}
@@ -68,7 +69,7 @@ func (b *book) judge(journal, suspects []entry) verdict {
 		case !injected || kind != e.Kind || corrected[id]:
 			v.False = append(v.False, e.Table+" "+e.Key+" "+e.Kind)
 			continue
-		case e.Outcome == ledger.Confirmed:
+		case e.Outcome == entry.Confirmed:
 			corrected[id] = true
 			count(&v.Corrected, kind)
 		}

@@ -3,6 +3,7 @@ package demo
 import (
 	"testing"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/internal/testbed/workload"
 	"github.com/trickle-verify/trickle/ledger"
 )
@@ -10,24 +11,24 @@ import (
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	const table = "public.orders"
-	done := func(key, kind string) entry { return entry{table, key, kind, ledger.Confirmed} }
+	done := func(key, kind string) journalled { return journalled{table, key, kind, entry.Confirmed} }
 	for name, c := range map[string]struct {
-		journal, suspects []entry
+		journal, suspects []journalled
 		found, corrected  ledger.Kinds
 		false             int
 	}{
 		"nothing found yet":              {},
-		"a suspect is found":             {suspects: []entry{{Table: table, Key: "7"}}, found: ledger.Kinds{Missing: 1}},
-		"the load's suspects are not":    {suspects: []entry{{Table: table, Key: "8"}}},
-		"written and not confirmed":      {journal: []entry{{table, "7", "missing", ""}}, found: ledger.Kinds{Missing: 1}},
-		"confirmed":                      {journal: []entry{done("7", "missing"), done("17", "extra")}, found: ledger.Kinds{Missing: 1, Extra: 1}, corrected: ledger.Kinds{Missing: 1, Extra: 1}},
-		"found and corrected count once": {journal: []entry{done("7", "missing")}, suspects: []entry{{Table: table, Key: "7"}}, found: ledger.Kinds{Missing: 1}, corrected: ledger.Kinds{Missing: 1}},
-		"a row nobody made wrong":        {journal: []entry{done("8", "missing")}, false: 1},
-		"the same key of another table":  {journal: []entry{{"public.customers", "7", "missing", ledger.Confirmed}}, false: 1},
-		"another kind":                   {journal: []entry{done("7", "extra")}, false: 1},
-		"corrected twice":                {journal: []entry{done("7", "missing"), done("7", "missing")}, found: ledger.Kinds{Missing: 1}, corrected: ledger.Kinds{Missing: 1}, false: 1},
-		"rewritten before it was closed": {journal: []entry{{table, "7", "missing", ledger.Superseded}, done("7", "missing")}, found: ledger.Kinds{Missing: 1}, corrected: ledger.Kinds{Missing: 1}},
-		"superseded is not corrected":    {journal: []entry{{table, "7", "missing", ledger.Superseded}}, found: ledger.Kinds{Missing: 1}},
+		"a suspect is found":             {suspects: []journalled{{Table: table, Key: "7"}}, found: ledger.Kinds{Missing: 1}},
+		"the load's suspects are not":    {suspects: []journalled{{Table: table, Key: "8"}}},
+		"written and not confirmed":      {journal: []journalled{{table, "7", "missing", ""}}, found: ledger.Kinds{Missing: 1}},
+		"confirmed":                      {journal: []journalled{done("7", "missing"), done("17", "extra")}, found: ledger.Kinds{Missing: 1, Extra: 1}, corrected: ledger.Kinds{Missing: 1, Extra: 1}},
+		"found and corrected count once": {journal: []journalled{done("7", "missing")}, suspects: []journalled{{Table: table, Key: "7"}}, found: ledger.Kinds{Missing: 1}, corrected: ledger.Kinds{Missing: 1}},
+		"a row nobody made wrong":        {journal: []journalled{done("8", "missing")}, false: 1},
+		"the same key of another table":  {journal: []journalled{{"public.customers", "7", "missing", entry.Confirmed}}, false: 1},
+		"another kind":                   {journal: []journalled{done("7", "extra")}, false: 1},
+		"corrected twice":                {journal: []journalled{done("7", "missing"), done("7", "missing")}, found: ledger.Kinds{Missing: 1}, corrected: ledger.Kinds{Missing: 1}, false: 1},
+		"rewritten before it was closed": {journal: []journalled{{table, "7", "missing", entry.Superseded}, done("7", "missing")}, found: ledger.Kinds{Missing: 1}, corrected: ledger.Kinds{Missing: 1}},
+		"superseded is not corrected":    {journal: []journalled{{table, "7", "missing", entry.Superseded}}, found: ledger.Kinds{Missing: 1}},
 	} {
 		b := newBook()
 		b.add([]workload.Injected{{Table: table, Key: "7", Kind: workload.Missing}, {Table: table, Key: "17", Kind: workload.Extra}})
@@ -41,11 +42,11 @@ func TestJudge(t *testing.T) {
 func TestResyncsThatCount(t *testing.T) {
 	t.Parallel()
 	shown, done := pick([]ledger.ResyncReport{
-		{ID: "e", Scope: ledger.Partial, State: "done"},
-		{ID: "d", Scope: ledger.Full, State: "running"},
-		{ID: "c", Scope: ledger.Full, State: "done"},
-		{ID: "b", Scope: ledger.Partial, State: "done", Failure: "taken over by c"},
-		{ID: "a", Scope: ledger.Partial, State: "failed", Failure: "gone"},
+		{ID: "e", Scope: entry.Partial, State: "done"},
+		{ID: "d", Scope: entry.Full, State: "running"},
+		{ID: "c", Scope: entry.Full, State: "done"},
+		{ID: "b", Scope: entry.Partial, State: "done", Failure: "taken over by c"},
+		{ID: "a", Scope: entry.Partial, State: "failed", Failure: "gone"},
 	})
 	if shown == nil || shown.ID != "d" || done != (Resyncs{Partial: 1, Full: 1}) {
 		t.Errorf("shown %+v, done %+v", shown, done)

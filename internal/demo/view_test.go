@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 )
 
@@ -26,7 +27,7 @@ func midway() State {
 			Corrected: ledger.Kinds{Missing: 380, Mismatched: 290, Extra: 180},
 		},
 		Partial: Level{84, 20, "public.orders (29012, 32012]"}, Full: Level{212, 300, "public.orders"},
-		Resync:  &ledger.ResyncReport{Scope: ledger.Full, Table: "public.orders", State: "running", Rows: 14_000, Corrected: 310, Ranges: 38, RangesDone: 14},
+		Resync:  &ledger.ResyncReport{Scope: entry.Full, Table: "public.orders", State: "running", Rows: 14_000, Corrected: 310, Ranges: 38, RangesDone: 14},
 		Resyncs: Resyncs{Partial: 2},
 		Events:  []Event{{43 * time.Second, "made 1200 rows wrong in public.orders"}, {46 * time.Second, "full resync of public.orders asked for: 309 discrepancies within 1m0s"}},
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 )
 
@@ -84,7 +85,7 @@ func pick(all []ledger.ResyncReport) (shown *ledger.ResyncReport, done Resyncs) 
 		if r.State != "done" || r.Failure != "" {
 			continue
 		}
-		if r.Scope == ledger.Full {
+		if r.Scope == entry.Full {
 			done.Full++
 		} else {
 			done.Partial++
@@ -141,12 +142,12 @@ func (w *watcher) verdict(ctx context.Context) (verdict, error) {
 	return w.book.judge(journal, suspects), nil
 }
 
-func (w *watcher) entries(ctx context.Context, sql string) ([]entry, error) {
+func (w *watcher) entries(ctx context.Context, sql string) ([]journalled, error) {
 	rows, err := w.pool.Query(ctx, sql, pipeline)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[entry])
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[journalled])
 }
 
 // teller turns what changed between samples into events.

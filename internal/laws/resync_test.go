@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 )
@@ -55,7 +55,7 @@ func (p *pair) walk() {
 	}
 }
 
-func (p *pair) request(w ledger.Wish) {
+func (p *pair) request(w entry.Wish) {
 	p.t.Helper()
 	made, err := p.ledger.Request(p.t.Context(), w)
 	if err != nil || !made {
@@ -71,7 +71,7 @@ func TestResyncOfAnEmptyReplica(t *testing.T) {
 	p.caughtUp()
 	kinds := map[string]int{}
 	p.count(kinds)
-	p.request(ledger.Wish{ID: "full", Scope: ledger.Full, Table: "public.t", Reason: "test"})
+	p.request(entry.Wish{ID: "full", Scope: entry.Full, Table: "public.t", Reason: "test"})
 	p.walk()
 	p.identical()
 	p.want(`SELECT count(*) FROM trickle.corrections WHERE resync_id = 'full' AND outcome = 'confirmed' AND kind = 'missing'`, "1050")
@@ -95,13 +95,13 @@ func TestResyncOfAPart(t *testing.T) {
 		defer p.mu.Unlock()
 		rows += len(reply.GetRowsReply().GetRows())
 	}
-	p.request(ledger.Wish{ID: "part", Scope: ledger.Partial, Table: "public.t", Reason: "test", Range: message.Range{Lo: message.Key{"100"}, Hi: message.Key{"500"}}})
+	p.request(entry.Wish{ID: "part", Scope: entry.Partial, Table: "public.t", Reason: "test", Range: message.Range{Lo: message.Key{"100"}, Hi: message.Key{"500"}}})
 	p.walk()
 	p.want(`SELECT string_agg((key->>'id') || kind, ' ' ORDER BY (key->>'id')::int) FROM trickle.corrections`, "150mismatched 160missing 170extra")
 	if rows > 20 {
 		t.Errorf("%d rows travelled for 3 differences", rows)
 	}
-	p.request(ledger.Wish{ID: "all", Scope: ledger.Full, Table: "public.t", Reason: "test"})
+	p.request(entry.Wish{ID: "all", Scope: entry.Full, Table: "public.t", Reason: "test"})
 	p.walk()
 	p.identical()
 }
@@ -112,7 +112,7 @@ func TestResyncGoesOnAfterAKill(t *testing.T) {
 	p := newPair(t, resyncPolicy, 1000)
 	p.exec(p.dst, `TRUNCATE t`)
 	p.caughtUp()
-	p.request(ledger.Wish{ID: "full", Scope: ledger.Full, Table: "public.t", Reason: "test"})
+	p.request(entry.Wish{ID: "full", Scope: entry.Full, Table: "public.t", Reason: "test"})
 	ctx, kill := context.WithCancel(t.Context())
 	asked := 0
 	p.before = func(req *tricklepb.Envelope) {
@@ -197,7 +197,7 @@ func TestResyncLeavesWhatIsInFlight(t *testing.T) {
 	p.exec(p.src, `UPDATE t SET v = 'new' WHERE id = 7`)
 	p.exec(p.src, `DELETE FROM t WHERE id = 8`)
 	p.exec(p.src, `INSERT INTO t VALUES (1000, 'new')`)
-	p.request(ledger.Wish{ID: "full", Scope: ledger.Full, Table: "public.t", Reason: "test"})
+	p.request(entry.Wish{ID: "full", Scope: entry.Full, Table: "public.t", Reason: "test"})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.resync.Run(ctx) }()

@@ -1,0 +1,110 @@
+// Package entry is what stands in a replica's ledger, as plain records: ranges that were compared, discrepancies, corrections, resyncs.
+//
+// It decides nothing and does no I/O, so nothing here can fail. It lies apart from package ledger, which keeps these records in Postgres, so that the detector
+// can be embedded over a replica of another kind without bringing a database along.
+package entry
+
+import (
+	"time"
+
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/message"
+)
+
+// Gate is whether corrections may be made, and why not.
+type Gate struct {
+	Open   bool
+	Lag    time.Duration // negative: unknown
+	Reason string
+}
+
+// Verified is a range that was compared.
+type Verified struct {
+	Table   string
+	Range   message.Range
+	RangeID uint64
+	Cycle   uint64
+	Ranges  uint64 // how many the table has
+	Rows    uint64
+	Digest  digest.Kind
+	Equal   bool
+}
+
+// Discrepancy is a proven difference.
+type Discrepancy struct {
+	Key     message.Key
+	Kind    drift.Kind
+	Range   message.Range
+	RangeID uint64
+}
+
+// Tally is a table's sliding window.
+type Tally struct {
+	Discrepancies int
+	Rows          int // verified within the window
+	// Worst is the neighbourhood (a range and the ranges that touch it) with the most discrepancies.
+	Worst      message.Range
+	WorstCount int
+	WorstRows  int
+}
+
+// Settled is how a batch of suspects came out.
+type Settled struct {
+	Done     []message.Key // taken off the list
+	Resolved int           // of these: found equal
+	Failed   int           // of these: given up
+	Failure  string        // why the last one was
+	Again    []drift.Suspect
+	Due      time.Duration // when Again is looked at again
+}
+
+// Outcomes of a correction.
+const (
+	Confirmed  = "confirmed"  // a source read that began after the write agreed
+	Superseded = "superseded" // the replica moved on by itself, or a later correction rewrote it
+)
+
+// OpenCorrection is one that was written and not yet confirmed.
+type OpenCorrection struct {
+	Entry    int64
+	Key      message.Key
+	Kind     drift.Kind
+	Version  uint64
+	ResyncID string
+}
+
+// Scopes of a resync.
+const (
+	Partial = "partial"
+	Full    = "full"
+)
+
+// Resync is one resync of a table or of a part of it.
+type Resync struct {
+	ID      string
+	Scope   string
+	Table   string
+	Range   message.Range
+	State   string // waiting, running, done, failed
+	Reason  string
+	Planned bool
+	Rows    int64
+}
+
+// Wish is a resync that a threshold or a person asks for.
+type Wish struct {
+	ID       string
+	Scope    string
+	Table    string
+	Range    message.Range
+	Reason   string
+	Waiting  bool          // for an approval
+	Cooldown time.Duration // refuse when one of the same scope and table was asked for within this time; 0: a person asks
+}
+
+// Piece is one range of a resync.
+type Piece struct {
+	N     int
+	Range message.Range
+}
