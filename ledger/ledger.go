@@ -143,6 +143,17 @@ func (l *Ledger) Table(ctx context.Context, table, replica string) error {
 	return nil
 }
 
+// locked runs fn in a transaction that first locks the table's line. Whoever writes several rows about a table takes that lock first, so that no two
+// of them ever wait for each other.
+func (l *Ledger) locked(ctx context.Context, table string, fn func(tx pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT FROM trickle.tables WHERE pipeline = $1 AND table_name = $2 FOR NO KEY UPDATE`, l.pipeline, table); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
+}
+
 // Pause records why nothing is done about a table; an empty reason resumes it.
 func (l *Ledger) Pause(ctx context.Context, table, reason string) error {
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.tables SET paused = $3 WHERE pipeline = $1 AND table_name = $2 AND paused <> $3`, l.pipeline, table, reason)

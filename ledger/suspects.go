@@ -45,7 +45,7 @@ func (l *Ledger) suspect(ctx context.Context, tx pgx.Tx, table string, suspects 
 
 // Suspect adds suspects outside of a range's record: a resync's leftovers.
 func (l *Ledger) Suspect(ctx context.Context, table string, suspects []drift.Suspect, due time.Duration) error {
-	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error { return l.suspect(ctx, tx, table, suspects, due) })
+	err := l.locked(ctx, table, func(tx pgx.Tx) error { return l.suspect(ctx, tx, table, suspects, due) })
 	if err != nil {
 		return fmt.Errorf("recording suspects of %s: %w", table, err)
 	}
@@ -95,7 +95,7 @@ func (l *Ledger) Due(ctx context.Context, limit int, lease time.Duration) (table
 
 // Settle writes a batch's outcome in one transaction.
 func (l *Ledger) Settle(ctx context.Context, table string, s entry.Settled) error {
-	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+	err := l.locked(ctx, table, func(tx pgx.Tx) error {
 		var b pgx.Batch
 		for _, k := range s.Done {
 			b.Queue(`DELETE FROM trickle.suspects WHERE pipeline = $1 AND table_name = $2 AND key = $3`, l.pipeline, table, array(k))

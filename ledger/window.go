@@ -14,7 +14,7 @@ import (
 
 // Record notes a compared range together with the suspects it gave, in one transaction: once it returns, the message is dealt with.
 func (l *Ledger) Record(ctx context.Context, v entry.Verified, suspects []drift.Suspect, due time.Duration) error {
-	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+	err := l.locked(ctx, v.Table, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `WITH seen AS (
 				INSERT INTO trickle.ranges (pipeline, table_name, range_id, lo, hi, cycle, rows, equal, verified_at)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp())
@@ -47,7 +47,8 @@ func (l *Ledger) Count(ctx context.Context, table string, found []entry.Discrepa
 			ON CONFLICT (pipeline, table_name, key) DO UPDATE SET kind = excluded.kind, range_id = excluded.range_id, lo = excluded.lo, hi = excluded.hi, at = excluded.at`,
 			l.pipeline, table, array(d.Key), string(d.Kind), int64(d.RangeID), array(d.Range.Lo), array(d.Range.Hi))
 	}
-	if err := l.pool.SendBatch(ctx, &b).Close(); err != nil {
+	err := l.locked(ctx, table, func(tx pgx.Tx) error { return tx.SendBatch(ctx, &b).Close() })
+	if err != nil {
 		return fmt.Errorf("counting discrepancies of %s: %w", table, err)
 	}
 	return nil
