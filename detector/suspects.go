@@ -19,6 +19,8 @@ const (
 	suspectLease = 30 * time.Second
 	// openAge is how long a correction may be unconfirmed before it counts as abandoned.
 	openAge = 20 * time.Second
+	// whileWalked is how often suspects are looked at while a resync walks their table.
+	whileWalked = 5 * time.Second
 	// unproven is how often suspects are looked at when nothing can be proven about them.
 	unproven = time.Minute
 )
@@ -122,7 +124,7 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 		return out, err
 	}
 	if walked {
-		out.Again = append(out.Again, proven...)
+		out.Again, out.Due = append(out.Again, proven...), max(5*out.Due, whileWalked)
 		return out, nil
 	}
 	if rules.Detect.Action == policy.ActionReport {

@@ -102,7 +102,7 @@ func (s *story) cycle() time.Duration {
 }
 
 // patience is how long a phase waits for what must happen: two passes, and what a slow machine needs.
-func (s *story) patience() time.Duration { return 2*s.cycle() + 30*time.Second }
+func (s *story) patience() time.Duration { return 2*s.cycle() + time.Minute }
 
 func (s *story) replicate(ctx context.Context) (err error) {
 	file, err := s.work.policy(s.cycle())
