@@ -21,7 +21,7 @@ func TestWritersDoNotDeadlock(t *testing.T) {
 	var g errgroup.Group
 	for worker := range 6 {
 		g.Go(func() error {
-			r := rand.New(rand.NewPCG(1, uint64(worker))) //nolint:gosec // repeatable on purpose
+			r := rand.New(rand.NewPCG(1, uint64(worker))) // repeatable on purpose
 			for range 15 {
 				var keys []message.Key
 				var ids []string
