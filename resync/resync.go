@@ -82,6 +82,7 @@ func New(parts Parts) *Runner {
 const (
 	lease      = time.Minute
 	pause      = 300 * time.Millisecond
+	pauseMost  = 10 * time.Second // after failures
 	mostErrors = 20
 	copyRows   = 2000 // rows of a Copy at a time
 )
@@ -91,15 +92,19 @@ var errHeld = errors.New("held by the gate or the brake")
 
 // Run works until the context ends.
 func (r *Runner) Run(ctx context.Context) error {
+	wait := pause
 	for {
 		worked, err := r.runOnce(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.Log.Warn("resync failed; trying again", "err", err)
-		}
-		if worked && err == nil && ctx.Err() == nil {
+		switch {
+		case err != nil && ctx.Err() == nil:
+			wait = min(2*wait, pauseMost)
+			r.Log.Warn("resync failed; trying again", "err", err, "in", wait.String())
+		case worked && ctx.Err() == nil:
 			continue
+		default:
+			wait = pause
 		}
-		t := time.NewTimer(pause)
+		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -116,25 +121,31 @@ func (r *Runner) runOnce(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	// Before any message has come, the first word with the publisher tells the gate what time it is at the source.
-	if _, err := r.Source.Table(ctx, running[0].Table, 0); err != nil {
-		return false, r.failed(ctx, running[0], err)
-	}
-	if ok, err := r.free(ctx); !ok || err != nil {
+	ok, err := r.free(ctx)
+	if err != nil {
 		return false, err
 	}
+	if !ok {
+		if _, err := r.Source.Table(ctx, running[0].Table, 0); err != nil {
+			return false, r.failed(ctx, running[0], err)
+		}
+		return false, nil
+	}
+	var failures []error // of one resync; they keep no other waiting
 	for _, s := range running {
 		worked, err := r.work(ctx, s)
 		if err != nil {
-			return worked, r.failed(ctx, s, err)
+			failures = append(failures, r.failed(ctx, s, err))
+			continue
 		}
 		r.mu.Lock()
 		delete(r.failing, s.ID)
 		r.mu.Unlock()
 		if worked {
-			return true, nil
+			return true, errors.Join(failures...)
 		}
 	}
-	return false, nil
+	return false, errors.Join(failures...)
 }
 
 // free tells whether anything may be written now.
@@ -226,8 +237,10 @@ func (r *Runner) end(ctx context.Context, s entry.Resync) (bool, error) {
 
 // next takes one range and walks it.
 func (r *Runner) next(ctx context.Context, s entry.Resync, t detector.Table) (bool, error) {
-	if ok, err := r.free(ctx); err != nil || !ok {
-		return false, errors.Join(err, errHeld)
+	if ok, err := r.free(ctx); err != nil {
+		return false, err
+	} else if !ok {
+		return false, errHeld
 	}
 	piece, _, ok, err := r.Ledger.Take(ctx, s.ID, lease)
 	if err != nil || !ok {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/testbed"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/internal/testbed/workload"
@@ -147,6 +149,40 @@ func TestUndecodableMessage(t *testing.T) {
 	}
 	if logged != 1 {
 		t.Errorf("the same reason is logged %d times, wanted once with its place", logged)
+	}
+	d.watched(brokers)
+}
+
+// watched looks at the running pipeline as an operator does.
+func (d *desk) watched(brokers string) {
+	d.t.Helper()
+	code, out, errs := run(d.t, trickle("tap", "--policy", d.policy, "--brokers", brokers, "--from-start"))
+	thumbprints, unreadable := 0, 0
+	for line := range strings.Lines(out) {
+		var m struct {
+			Topic, Error string
+			Message      struct {
+				Table      string
+				Thumbprint *struct{ Rows string }
+			}
+		}
+		if err := json.Unmarshal([]byte(line), &m); err != nil || m.Topic != "plain.verify" {
+			d.t.Errorf("tap printed %q: %v", line, err)
+		}
+		if m.Message.Thumbprint != nil && m.Message.Table == "public.t" {
+			thumbprints++
+		}
+		if m.Error != "" {
+			unreadable++
+		}
+	}
+	if code != 0 || thumbprints == 0 || unreadable != 8 {
+		d.t.Errorf("tap ended with %d after %d thumbprints and %d unreadable messages: %s", code, thumbprints, unreadable, errs)
+	}
+	code, out, errs = run(d.t, trickle("status", "--policy", d.policy, "--brokers", brokers, "--format", "json"))
+	var progress struct{ Tables []app.TableProgress }
+	if err := json.Unmarshal([]byte(out), &progress); code != 0 || err != nil || len(progress.Tables) == 0 || progress.Tables[0].Cycle == 0 {
+		d.t.Errorf("status ended with %d, printed %s, %s: %v", code, out, errs, err)
 	}
 }
 
