@@ -148,33 +148,22 @@ func (i inbox) Fetch(ctx context.Context) ([]detector.Delivery, error) {
 func Consumer(ctx context.Context, s Settings) error {
 	var st stack
 	defer st.close()
-	p, err := s.LoadPolicy()
+	g, err := s.ground(ctx, &st, s.openReplica)
 	if err != nil {
 		return err
 	}
-	pool, id, err := s.openReplica(ctx, &st)
+	c, err := newConsumer(ctx, s, g.policy, replicaWiring{g.pool, g.identity, g.bus})
 	if err != nil {
 		return err
 	}
-	bus, err := s.openBus(ctx, &st)
-	if err != nil {
-		return err
-	}
-	if err := bus.Ensure(ctx, topics(p.Pipeline)...); err != nil {
-		return err
-	}
-	c, err := newConsumer(ctx, s, p, replicaWiring{pool, id, bus})
-	if err != nil {
-		return err
-	}
-	s.Log.Info("detecting", "pipeline", p.Pipeline, "consumer", c.name, "replica", id.String())
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.run(ctx) })
-	g.Go(func() error { return watch(ctx, s, p, c.apply) })
+	s.Log.Info("detecting", "pipeline", g.policy.Pipeline, "consumer", c.name, "replica", g.identity.String())
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return c.run(ctx) })
+	parts.Go(func() error { return watch(ctx, s, g.policy, c.apply) })
 	if s.Listen != "" {
-		g.Go(func() error { return status.Serve(ctx, s.Listen, c.page()) })
+		parts.Go(func() error { return status.Serve(ctx, s.Listen, c.page()) })
 	}
-	return ended(ctx, g.Wait())
+	return ended(ctx, parts.Wait())
 }
 
 func (c *consumer) page() status.Page {

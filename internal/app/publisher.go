@@ -143,36 +143,25 @@ func (p *publisher) apply(next *policy.Policy) error {
 func Publisher(ctx context.Context, s Settings) error {
 	var st stack
 	defer st.close()
-	p, err := s.LoadPolicy()
+	g, err := s.ground(ctx, &st, s.openSource)
 	if err != nil {
 		return err
 	}
-	pool, id, err := s.openSource(ctx, &st)
+	store := cursor.NewTopic(g.bus, message.Topics{Pipeline: g.policy.Pipeline}.Cursors(), s.Log)
+	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, g.identity, g.bus, store})
 	if err != nil {
 		return err
 	}
-	bus, err := s.openBus(ctx, &st)
-	if err != nil {
-		return err
-	}
-	if err := bus.Ensure(ctx, topics(p.Pipeline)...); err != nil {
-		return err
-	}
-	store := cursor.NewTopic(bus, message.Topics{Pipeline: p.Pipeline}.Cursors(), s.Log)
-	pub, err := newPublisher(ctx, s, p, sourceWiring{pool, id, bus, store})
-	if err != nil {
-		return err
-	}
-	s.Log.Info("publishing", "pipeline", p.Pipeline, "source", id.String())
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return pub.run(ctx) })
-	g.Go(func() error { return watch(ctx, s, p, pub.apply) })
+	s.Log.Info("publishing", "pipeline", g.policy.Pipeline, "source", g.identity.String())
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return pub.run(ctx) })
+	parts.Go(func() error { return watch(ctx, s, g.policy, pub.apply) })
 	if s.Listen != "" {
-		g.Go(func() error {
+		parts.Go(func() error {
 			return status.Serve(ctx, s.Listen, status.Page{JSON: func(context.Context) (any, error) { return pub.scheduler.Status(), nil }, Log: s.Log})
 		})
 	}
-	return ended(ctx, g.Wait())
+	return ended(ctx, parts.Wait())
 }
 
 // watch applies edits of the policy file; an invalid one is refused and the old one stays.

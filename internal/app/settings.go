@@ -109,6 +109,28 @@ func (s Settings) openBus(ctx context.Context, st *stack) (transport.Bus, error)
 	return bus, nil
 }
 
+// ground is what either command stands on over Kafka.
+type ground struct {
+	policy   *policy.Policy
+	pool     *pgxpool.Pool
+	identity postgres.Identity
+	bus      transport.Bus
+}
+
+// ground reads the policy, opens one side's database, connects to Kafka and makes the topics.
+func (s Settings) ground(ctx context.Context, st *stack, database func(context.Context, *stack) (*pgxpool.Pool, postgres.Identity, error)) (g ground, err error) {
+	if g.policy, err = s.LoadPolicy(); err != nil {
+		return g, err
+	}
+	if g.pool, g.identity, err = database(ctx, st); err != nil {
+		return g, err
+	}
+	if g.bus, err = s.openBus(ctx, st); err != nil {
+		return g, err
+	}
+	return g, g.bus.Ensure(ctx, topics(g.policy.Pipeline)...)
+}
+
 // consumer is the replica's name in topics: as set, else from its identity, so that two replicas never share one by default.
 func (s Settings) consumer(id postgres.Identity) (string, error) {
 	if s.Consumer != "" {
