@@ -21,6 +21,8 @@ const (
 	openAge = 20 * time.Second
 	// whileWalked is how often suspects are looked at while a resync walks their table.
 	whileWalked = 5 * time.Second
+	// whileHeld is how often suspects are looked at while the brake is on.
+	whileHeld = 10 * time.Second
 	// unproven is how often suspects are looked at when nothing can be proven about them.
 	unproven = time.Minute
 )
@@ -164,8 +166,11 @@ func (d *Detector) sort(out *entry.Settled, proven []drift.Suspect, outcomes []d
 		switch o.Result {
 		case drift.Written:
 			out.Done = append(out.Done, s.Key)
-		case drift.Moved, drift.Held:
+		case drift.Moved:
 			out.Again = append(out.Again, s)
+		case drift.Held:
+			// A person has to come first.
+			out.Again, out.Due = append(out.Again, s), max(out.Due, whileHeld)
 		case drift.Failed:
 			s.Attempts++
 			out.Failure = fmt.Sprintf("key %s: %v", d.rules().Privacy.Key(s.Key.String()), o.Err)

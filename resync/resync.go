@@ -157,7 +157,7 @@ func (r *Runner) free(ctx context.Context) (bool, error) {
 	return braked == "", err
 }
 
-// failed gives a resync up where only a person can help: the two sides can't be compared, or the publisher knows no such table.
+// failed gives a resync up where only a person can help: the two sides can't be compared, or the publisher goes on refusing the table.
 func (r *Runner) failed(ctx context.Context, s entry.Resync, err error) error {
 	if ctx.Err() != nil {
 		return err
@@ -170,7 +170,7 @@ func (r *Runner) failed(ctx context.Context, s entry.Resync, err error) error {
 	n := r.failing[s.ID]
 	r.mu.Unlock()
 	var refusal detector.Refusal
-	unknown := errors.As(err, &refusal) && refusal.Refused() == tricklepb.ErrorCode_ERROR_CODE_UNKNOWN_TABLE
+	unknown := errors.As(err, &refusal) && (refusal.Refused() == tricklepb.ErrorCode_ERROR_CODE_UNKNOWN_TABLE || refusal.Refused() == tricklepb.ErrorCode_ERROR_CODE_REFUSED)
 	if !r.Replica.Incomparable(err) && (!unknown || n < mostErrors) {
 		return fmt.Errorf("resync %s of %s: %w", s.ID, s.Table, err)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
@@ -16,6 +18,7 @@ import (
 type Office struct {
 	Ledger *ledger.Ledger
 	policy *policy.Policy
+	pool   *pgxpool.Pool
 	st     stack
 }
 
@@ -31,7 +34,7 @@ func OpenOffice(ctx context.Context, s Settings) (*Office, error) {
 		o.st.close()
 		return nil, err
 	}
-	o.Ledger = ledger.New(pool, p.Pipeline)
+	o.pool, o.Ledger = pool, ledger.New(pool, p.Pipeline)
 	return o, nil
 }
 
@@ -41,8 +44,17 @@ func (o *Office) Close() { o.st.close() }
 // Resync asks for a resync of a table, or of the keys of a range "A..B", and returns its id.
 func (o *Office) Resync(ctx context.Context, table, rng string) (string, error) {
 	n := postgres.ParseName(table)
-	if _, ok := o.policy.For(n.Schema, n.Table); !ok {
+	m, ok := o.policy.For(n.Schema, n.Table)
+	if !ok {
 		return "", fmt.Errorf("--table %s is in no entry of the policy; name it as the source calls it", table)
+	}
+	var there bool
+	name := postgres.Name{Schema: m.Replica.Schema, Table: m.Replica.Name}
+	if err := o.pool.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, name.SQL()).Scan(&there); err != nil {
+		return "", fmt.Errorf("looking for %s in the replica: %w", name, err)
+	}
+	if !there {
+		return "", fmt.Errorf("--table %s: the replica has no table %s; see trickle-consumer status for the names, and quote a name in mixed case: 'public.\"Orders\"'", table, name)
 	}
 	w := entry.Wish{ID: newID(), Scope: entry.Full, Table: n.String(), Reason: "asked for by hand"}
 	if rng != "" {
