@@ -109,7 +109,9 @@ func (d *Detector) receive(ctx context.Context, inbox Inbox) error {
 func (d *Detector) hold(ctx context.Context) error {
 	for {
 		pending, err := d.Ledger.Suspects(ctx, "")
-		if err == nil && pending < d.Pending && !d.Gate.Check(ctx).Behind() {
+		state := d.Gate.Check(ctx)
+		// Suspects that nothing can be proven about stay: waiting for them would stop the verification of every table.
+		if err == nil && (pending < d.Pending || !state.Open) && !state.Behind() {
 			return nil
 		}
 		if err := sleep(ctx, 2*idle); err != nil {

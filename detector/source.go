@@ -20,7 +20,6 @@ type Source struct {
 	parts Parts
 
 	mu      sync.Mutex
-	pinned  string
 	tables  map[string]Table
 	forgets int // how often all tables were forgotten
 }
@@ -63,18 +62,10 @@ func (s *Source) Believe(ctx context.Context, env *tricklepb.Envelope) error {
 	if got == s.parts.Self {
 		return &ForeignError{Got: got}
 	}
-	s.mu.Lock()
-	pinned := s.pinned
-	s.mu.Unlock()
-	if pinned != got {
-		// Read again: a person may have pinned another since.
-		var err error
-		if pinned, err = s.parts.Ledger.Pin(ctx, got); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		s.pinned = pinned
-		s.mu.Unlock()
+	// Asked for each time: a person may have pinned another since.
+	pinned, err := s.parts.Ledger.Pin(ctx, got)
+	if err != nil {
+		return err
 	}
 	if got != pinned {
 		return &ForeignError{Got: got, Pinned: pinned}

@@ -72,6 +72,12 @@ func (d *Detector) settleApart(ctx context.Context, t Table, state gate.State, s
 	rest, err := d.settleApart(ctx, t, state, suspects[half:])
 	out.Done, out.Again = append(out.Done, rest.Done...), append(out.Again, rest.Again...)
 	out.Resolved, out.Failed = out.Resolved+rest.Resolved, out.Failed+rest.Failed
+	if out.FailedOf == nil {
+		out.FailedOf = make(map[string]int)
+	}
+	for id, n := range rest.FailedOf {
+		out.FailedOf[id] += n
+	}
 	if rest.Failure != "" {
 		out.Failure = rest.Failure
 	}
@@ -181,6 +187,12 @@ func (d *Detector) sort(out *entry.Settled, proven []drift.Suspect, outcomes []d
 			// Given up until the next cycle finds it again.
 			out.Done = append(out.Done, s.Key)
 			out.Failed++
+			if s.ResyncID != "" {
+				if out.FailedOf == nil {
+					out.FailedOf = make(map[string]int)
+				}
+				out.FailedOf[s.ResyncID]++
+			}
 		}
 	}
 	if out.Failure != "" {

@@ -55,6 +55,8 @@ type Settled struct {
 	Resolved int           // of these: found equal
 	Failed   int           // of these: given up
 	Failure  string        // why the last one was
+	// FailedOf counts the given up ones that a resync had found, by its id.
+	FailedOf map[string]int
 	Again    []drift.Suspect
 	Due      time.Duration // when Again is looked at again
 }

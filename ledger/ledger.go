@@ -76,13 +76,15 @@ func missing(err error) error {
 
 // Pin remembers the first source a pipeline was fed from and returns the one it is pinned to.
 func (l *Ledger) Pin(ctx context.Context, source string) (string, error) {
-	var pinned string
-	err := l.pool.QueryRow(ctx, `UPDATE trickle.pipelines SET source = coalesce(source, $2) WHERE pipeline = $1 RETURNING source`,
-		l.pipeline, source).Scan(&pinned)
+	var pinned *string
+	err := l.pool.QueryRow(ctx, `SELECT source FROM trickle.pipelines WHERE pipeline = $1`, l.pipeline).Scan(&pinned)
+	if err == nil && pinned == nil {
+		err = l.pool.QueryRow(ctx, `UPDATE trickle.pipelines SET source = coalesce(source, $2) WHERE pipeline = $1 RETURNING source`, l.pipeline, source).Scan(&pinned)
+	}
 	if err != nil {
 		return "", fmt.Errorf("pinning the source: %w", err)
 	}
-	return pinned, nil
+	return *pinned, nil
 }
 
 // Repin replaces the pinned source, because a person says that it was replaced on purpose.

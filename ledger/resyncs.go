@@ -63,6 +63,28 @@ func (l *Ledger) Approve(ctx context.Context, id string) error {
 	return nil
 }
 
+// Cancel ends a waiting or running resync because a person says so.
+func (l *Ledger) Cancel(ctx context.Context, id string) error {
+	tag, err := l.pool.Exec(ctx, `UPDATE trickle.resyncs SET state = 'failed', failure = 'cancelled by hand', ended_at = clock_timestamp()
+		WHERE pipeline = $1 AND id = $2 AND state IN ('waiting', 'running')`, l.pipeline, id)
+	if err != nil {
+		return fmt.Errorf("cancelling resync %s: %w", id, missing(err))
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("resync %s neither waits nor runs; see trickle-consumer status", id)
+	}
+	return nil
+}
+
+// Note keeps why a running resync does not get on, for status.
+func (l *Ledger) Note(ctx context.Context, id, failure string) error {
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.resyncs SET failure = $2 WHERE id = $1 AND state = 'running'`, id, failure)
+	if err != nil {
+		return fmt.Errorf("noting why resync %s does not get on: %w", id, err)
+	}
+	return nil
+}
+
 // Running lists the resyncs that are to be worked on, oldest first.
 func (l *Ledger) Running(ctx context.Context) ([]entry.Resync, error) {
 	rows, err := l.pool.Query(ctx, `SELECT id, scope, table_name, lo, hi, state, reason, planned, rows FROM trickle.resyncs
@@ -151,7 +173,8 @@ func (l *Ledger) Drop(ctx context.Context, id string, n int) error {
 
 // End closes a resync; an empty failure means that it is done.
 func (l *Ledger) End(ctx context.Context, id, failure string) error {
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.resyncs SET state = CASE WHEN $2 = '' THEN 'done' ELSE 'failed' END, failure = nullif($2, ''), ended_at = clock_timestamp(),
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.resyncs SET state = CASE WHEN $2 = '' AND refused = 0 THEN 'done' ELSE 'failed' END,
+		failure = coalesce(nullif($2, ''), CASE WHEN refused > 0 THEN refused || ' rows were refused by the replica; the last reason stands with the table' END), ended_at = clock_timestamp(),
 		corrected = (SELECT count(*) FROM trickle.corrections WHERE resync_id = $1) WHERE id = $1 AND state = 'running'`, id, failure)
 	if err != nil {
 		return fmt.Errorf("ending resync %s: %w", id, err)

@@ -129,6 +129,7 @@ CREATE TABLE IF NOT EXISTS trickle.resyncs (
     planned      boolean NOT NULL DEFAULT false,
     rows         bigint NOT NULL DEFAULT 0,   -- rows looked at
     corrected    bigint NOT NULL DEFAULT 0,
+    refused      bigint NOT NULL DEFAULT 0,   -- rows that the replica would not take
     failure      text
 );
 

@@ -104,6 +104,9 @@ func (l *Ledger) Settle(ctx context.Context, table string, s entry.Settled) erro
 			b.Queue(`UPDATE trickle.tables SET resolved = resolved + $3, failed = failed + $4, last_failure = coalesce(nullif($5, ''), last_failure)
 				WHERE pipeline = $1 AND table_name = $2`, l.pipeline, table, s.Resolved, s.Failed, s.Failure)
 		}
+		for id, n := range s.FailedOf {
+			b.Queue(`UPDATE trickle.resyncs SET refused = refused + $2 WHERE id = $1`, id, n)
+		}
 		for _, again := range s.Again {
 			b.Queue(`UPDATE trickle.suspects SET due = clock_timestamp() + $4::interval, attempts = $5 WHERE pipeline = $1 AND table_name = $2 AND key = $3`,
 				l.pipeline, table, array(again.Key), s.Due, again.Attempts)

@@ -48,6 +48,13 @@ func Watch(ctx context.Context, path string, current *Policy, apply func(*Policy
 	}
 	due := time.NewTimer(settle) // what changed before the watch began is seen too
 	defer due.Stop()
+	soon := true // due is set to settle: other files of the folder that are written all the time must not put it off for ever
+	hurry := func() {
+		if !soon {
+			soon = true
+			due.Reset(settle)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -56,13 +63,14 @@ func Watch(ctx context.Context, path string, current *Policy, apply func(*Policy
 			if !ok {
 				return fmt.Errorf("watching the policy: %w", fsnotify.ErrClosed)
 			}
-			due.Reset(settle)
+			hurry()
 		case err := <-watcher.Errors:
 			if err != nil { // events were lost: look anyway
-				due.Reset(settle)
+				hurry()
 			}
 		case <-due.C:
 			look()
+			soon = false
 			due.Reset(recheck)
 		}
 	}

@@ -72,6 +72,12 @@ func (l *Layout) all() []int {
 	return out
 }
 
+// writtenSQL is imageSQL of a row that this very transaction writes. Its xmin is the transaction's own ID, which is asked for instead: a row
+// returned through a partitioned table can't be asked for system columns.
+func (l *Layout) writtenSQL(kind digest.Kind) string {
+	return strings.Replace(l.imageSQL(kind), "t.xmin::text", "(pg_current_xact_id()::text::bigint & 4294967295)::text", 1)
+}
+
 func (l *Layout) imageSQL(kind digest.Kind) string {
 	return l.jsonOf(l.all()) + " AS image, " + l.jsonOf(l.Key) + " AS key_json, t.xmin::text AS version, " + l.digestSQL(kind) + " AS digest"
 }
@@ -203,7 +209,7 @@ func (l *Layout) Update(ctx context.Context, c *pgconn.PgConn, targets []Target,
 		assign[j] = Quote(l.Columns[l.compared[n]].Name) + " = " + l.cast(n)
 	}
 	sql := "UPDATE " + l.Name.SQL() + " t SET " + strings.Join(assign, ", ") + " FROM " + from + " JOIN " + with + " ON w.n = v.n WHERE " + on +
-		" RETURNING v.n, " + l.imageSQL(kind)
+		" RETURNING v.n, " + l.writtenSQL(kind)
 	return l.images(ctx, c, sql, p)
 }
 
@@ -238,7 +244,7 @@ func (l *Layout) Insert(ctx context.Context, c *pgconn.PgConn, targets []Target,
 		}
 	}
 	sql := "WITH w AS (SELECT * FROM " + with + "), d AS (INSERT INTO " + l.Name.SQL() + " AS t (" + strings.Join(names, ", ") + ") OVERRIDING SYSTEM VALUE SELECT " +
-		strings.Join(casts, ", ") + " FROM w ORDER BY w.n ON CONFLICT (" + strings.Join(key, ", ") + ") DO NOTHING RETURNING " + strings.Join(returning, ", ") + ", " + l.imageSQL(kind) +
+		strings.Join(casts, ", ") + " FROM w ORDER BY w.n ON CONFLICT (" + strings.Join(key, ", ") + ") DO NOTHING RETURNING " + strings.Join(returning, ", ") + ", " + l.writtenSQL(kind) +
 		") SELECT w.n, d.image, d.key_json, d.version, d.digest FROM d LEFT JOIN w ON " + strings.Join(join, " AND ")
 	return l.images(ctx, c, sql, p)
 }

@@ -37,6 +37,7 @@ type Ledger interface {
 	Braked(ctx context.Context) (string, error)
 	Suspect(ctx context.Context, table string, suspects []drift.Suspect, due time.Duration) error
 	Suspects(ctx context.Context, resyncID string) (int, error)
+	Note(ctx context.Context, id, failure string) error
 }
 
 // Source is the other side; see detector.Source.
@@ -71,19 +72,25 @@ type Runner struct {
 	Parts
 
 	mu      sync.Mutex
-	failing map[string]int // consecutive failures of a resync
+	failing map[string]failing
+}
+
+// failing is a resync that did not get on when it was last tried.
+type failing struct {
+	times int
+	again time.Time
 }
 
 // New makes a runner.
 func New(parts Parts) *Runner {
-	return &Runner{Parts: parts, failing: make(map[string]int)}
+	return &Runner{Parts: parts, failing: make(map[string]failing)}
 }
 
 const (
 	lease      = time.Minute
 	pause      = 300 * time.Millisecond
 	pauseMost  = 10 * time.Second // after failures
-	mostErrors = 20
+	mostErrors = 8
 	copyRows   = 2000 // rows of a Copy at a time
 )
 
@@ -92,19 +99,15 @@ var errHeld = errors.New("held by the gate or the brake")
 
 // Run works until the context ends.
 func (r *Runner) Run(ctx context.Context) error {
-	wait := pause
 	for {
 		worked, err := r.runOnce(ctx)
-		switch {
-		case err != nil && ctx.Err() == nil:
-			wait = min(2*wait, pauseMost)
-			r.Log.Warn("resync failed; trying again", "err", err, "in", wait.String())
-		case worked && ctx.Err() == nil:
-			continue
-		default:
-			wait = pause
+		if err != nil && ctx.Err() == nil {
+			r.Log.Warn("resync failed; trying again", "err", err)
 		}
-		t := time.NewTimer(wait)
+		if worked && err == nil && ctx.Err() == nil {
+			continue
+		}
+		t := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -133,6 +136,12 @@ func (r *Runner) runOnce(ctx context.Context) (bool, error) {
 	}
 	var failures []error // of one resync; they keep no other waiting
 	for _, s := range running {
+		r.mu.Lock()
+		later := time.Now().Before(r.failing[s.ID].again)
+		r.mu.Unlock()
+		if later {
+			continue
+		}
 		worked, err := r.work(ctx, s)
 		if err != nil {
 			failures = append(failures, r.failed(ctx, s, err))
@@ -166,13 +175,15 @@ func (r *Runner) failed(ctx context.Context, s entry.Resync, err error) error {
 		return nil // waiting for the gate or the brake is no failure
 	}
 	r.mu.Lock()
-	r.failing[s.ID]++
-	n := r.failing[s.ID]
+	f := r.failing[s.ID]
+	f.times++
+	f.again = time.Now().Add(min(pause<<min(f.times, 10), pauseMost))
+	r.failing[s.ID] = f
 	r.mu.Unlock()
 	var refusal detector.Refusal
 	unknown := errors.As(err, &refusal) && (refusal.Refused() == tricklepb.ErrorCode_ERROR_CODE_UNKNOWN_TABLE || refusal.Refused() == tricklepb.ErrorCode_ERROR_CODE_REFUSED)
-	if !r.Replica.Incomparable(err) && (!unknown || n < mostErrors) {
-		return fmt.Errorf("resync %s of %s: %w", s.ID, s.Table, err)
+	if !r.Replica.Incomparable(err) && (!unknown || f.times < mostErrors) {
+		return errors.Join(fmt.Errorf("resync %s of %s: %w", s.ID, s.Table, err), r.Ledger.Note(ctx, s.ID, err.Error()))
 	}
 	r.Log.Error("giving up on a resync", "resync", s.ID, "table", s.Table, "err", err)
 	return r.Ledger.End(ctx, s.ID, err.Error())

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -48,17 +50,30 @@ func withOffice(c *cobra.Command, f *command.Flags, fn func(*app.Office) error) 
 }
 
 func resyncCommand(f *command.Flags) *cobra.Command {
-	var table, rng, approve string
+	var table, rng, approve, cancel string
 	c := &cobra.Command{
-		Use: "resync (--table T [--range A..B] | --approve ID)", Short: "Ask for a resync by hand, or release a waiting one", Args: cobra.NoArgs,
+		Use: "resync (--table T [--range A..B] | --approve ID | --cancel ID)", Short: "Ask for a resync by hand, release a waiting one, or end one", Args: cobra.NoArgs,
 		Example: "  trickle-consumer resync --policy policy.yaml --table public.orders\n" +
 			"  trickle-consumer resync --policy policy.yaml --table public.orders --range 1000..2000     # keys over 1000 up to 2000\n" +
 			"  trickle-consumer resync --policy policy.yaml --table public.order_items --range 10,1..20,1",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if (table == "") == (approve == "") {
-				return errors.New("give --table T (with --range A..B for a part of it), or --approve ID")
+			given := 0
+			for _, v := range []string{table, approve, cancel} {
+				if v != "" {
+					given++
+				}
+			}
+			if given != 1 {
+				return errors.New("give one of --table T (with --range A..B for a part of it), --approve ID and --cancel ID")
 			}
 			return withOffice(c, f, func(o *app.Office) error {
+				if cancel != "" {
+					if err := o.Ledger.Cancel(c.Context(), cancel); err != nil {
+						return err
+					}
+					_, err := fmt.Fprintf(c.OutOrStdout(), "resync %s is ended; what it corrected stays\n", cancel)
+					return err
+				}
 				if approve != "" {
 					if err := o.Ledger.Approve(c.Context(), approve); err != nil {
 						return err
@@ -83,6 +98,7 @@ func resyncCommand(f *command.Flags) *cobra.Command {
 	c.Flags().StringVar(&table, "table", "", "the `TABLE` as the source calls it")
 	c.Flags().StringVar(&rng, "range", "", "only keys over A up to B: `A..B`; either may be left out; several key columns: commas")
 	c.Flags().StringVar(&approve, "approve", "", "release the waiting resync `ID`")
+	c.Flags().StringVar(&cancel, "cancel", "", "end the resync `ID`, waiting or running")
 	return c
 }
 
@@ -126,8 +142,9 @@ func pinCommand(f *command.Flags) *cobra.Command {
 	c := &cobra.Command{
 		Use: "pin --source SYSTEM/DATABASE", Short: "Accept another source, because it was replaced on purpose", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if source == "" {
-				return errors.New("give --source SYSTEM/DATABASE, as the reason in trickle-consumer status names it")
+			system, database, ok := strings.Cut(source, "/")
+			if _, err := strconv.ParseUint(system, 10, 64); err != nil || !ok || database == "" {
+				return fmt.Errorf("--source %q: give SYSTEM/DATABASE, as the reason in trickle-consumer status names it", source)
 			}
 			return withOffice(c, f, func(o *app.Office) error {
 				if err := o.Ledger.Repin(c.Context(), source); err != nil {

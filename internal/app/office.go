@@ -66,6 +66,9 @@ func (o *Office) Resync(ctx context.Context, table, rng string) (string, error) 
 		if w.Range.Lo != nil && w.Range.Hi != nil && len(w.Range.Lo) != len(w.Range.Hi) {
 			return "", fmt.Errorf("--range %q: both ends need the same number of key columns", rng)
 		}
+		if err := postgres.CheckBounds(ctx, o.pool, name, w.Range); err != nil {
+			return "", fmt.Errorf("--range %q: %w", rng, err)
+		}
 	}
 	made, err := o.Ledger.Request(ctx, w)
 	if err != nil {

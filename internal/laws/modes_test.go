@@ -1,8 +1,15 @@
 package laws
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/trickle-verify/trickle/detector"
+	"github.com/trickle-verify/trickle/entry"
 
 	"github.com/trickle-verify/trickle/message/tricklepb"
 )
@@ -97,4 +104,58 @@ func TestConditionNeverDeletes(t *testing.T) {
 	}
 	p.identical()
 	p.want(`SELECT string_agg(kind || (key->>'id'), ' ' ORDER BY key->>'id') FROM trickle.corrections`, "mismatched7 mismatched9")
+}
+
+// A partitioned table is walked by its root: all kinds are corrected, one by one and in bulk.
+func TestPartitionedTable(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, resyncPolicy, 1)
+	for i, pool := range []*pgxpool.Pool{p.src, p.dst} {
+		p.exec(pool, `DROP TABLE t`)
+		p.exec(pool, `CREATE TABLE t (id bigint PRIMARY KEY, v text) PARTITION BY RANGE (id)`)
+		cut := []string{"100", "150"}[i] // other partitions over there
+		p.exec(pool, `CREATE TABLE t_low PARTITION OF t FOR VALUES FROM (MINVALUE) TO (`+cut+`)`)
+		p.exec(pool, `CREATE TABLE t_high PARTITION OF t FOR VALUES FROM (`+cut+`) TO (MAXVALUE)`)
+		p.exec(pool, `INSERT INTO t SELECT i, 'value ' || i FROM generate_series(1, 300) AS i`)
+	}
+	p.exec(p.dst, `DELETE FROM t WHERE id = 7`)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id IN (120, 250)`)
+	p.exec(p.dst, `INSERT INTO t VALUES (1000, 'extra')`)
+	p.caughtUp()
+	p.scan()
+	p.settle()
+	p.caughtUp()
+	p.settle()
+	p.identical()
+	p.want(`SELECT count(*) FROM trickle.corrections WHERE outcome = 'confirmed'`, "4")
+	p.exec(p.dst, `TRUNCATE t`)
+	p.caughtUp()
+	p.request(entry.Wish{ID: "full", Scope: entry.Full, Table: "public.t", Reason: "test"})
+	p.walk()
+	p.identical()
+	p.want(`SELECT state || ' ' || corrected FROM trickle.resyncs`, "done 300")
+}
+
+// Suspects that nothing can be proven about never stop the verification.
+func TestManySuspectsStopNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, strings.Replace(lawPolicy, "gate: {max_lag: 1h, heartbeat: true}", "", 1), 50)
+	p.detector.Pending = 3
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id <= 10`)
+	p.caughtUp()
+	p.scan()
+	p.want(`SELECT count(*) FROM trickle.suspects`, "10")
+	b := &box{committed: make(chan struct{}), deliveries: []detector.Delivery{{Where: "laws.verify/0@0", Envelope: p.sent[0]}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.detector.Run(ctx, b) }()
+	select {
+	case <-b.committed:
+	case <-time.After(20 * time.Second):
+		t.Error("verification stands still")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
 }

@@ -179,3 +179,18 @@ func TestReportChangesNothing(t *testing.T) {
 	p.want(`SELECT count(*) FROM trickle.resyncs`, "0")
 	p.want(`SELECT count(*) FROM t WHERE v = 'edited'`, "100")
 }
+
+// Law 4: pinning to another source, by hand, stops a running detector at once.
+func TestPinTakesEffectAtOnce(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 50)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 7`)
+	p.caughtUp()
+	p.scan()
+	if err := p.ledger.Repin(t.Context(), "4711/other"); err != nil {
+		t.Fatal(err)
+	}
+	p.settle()
+	p.want(`SELECT v FROM t WHERE id = 7`, "edited")
+	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
+}
