@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -132,6 +133,16 @@ func alone(t *testing.T, pool *pgxpool.Pool) {
 	}
 }
 
+// sorted are keys of one column each, in order.
+func sorted(keys []message.Key) string {
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = k.String()
+	}
+	slices.Sort(out)
+	return fmt.Sprint(out)
+}
+
 func TestQuietRows(t *testing.T) {
 	t.Parallel()
 	pool := fresh(t, `CREATE TABLE t (id int PRIMARY KEY, v text, at timestamptz); INSERT INTO t SELECT i, 'x', now() - interval '1 day' FROM generate_series(1, 5) i`)
@@ -154,7 +165,7 @@ func TestQuietRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	quiet := postgres.ScanOptions{Settled: postgres.Settled{Xmin: xmin}}
-	if s, _ := scan(t, pool, l, quiet); s.Rows != 7 || s.Print.Rows != 4 || fmt.Sprint(s.LeftOut) != "[6 2 7]" && fmt.Sprint(s.LeftOut) != "[2 7 6]" && len(s.LeftOut) != 3 {
+	if s, _ := scan(t, pool, l, quiet); s.Rows != 7 || s.Print.Rows != 4 || sorted(s.LeftOut) != "[2 6 7]" {
 		t.Errorf("%+v", s)
 	}
 	exec(t, pool, `VACUUM (FREEZE) t`)

@@ -4,7 +4,8 @@
 // keys and then only the rows that differ. What always holds: every row goes the detector's way (observe, refetch, compare-and-set, confirm)
 // and is journalled under the resync's id; what is not proven stays a suspect and is settled like any other; the plan and its progress are
 // in the ledger, so the publisher remembers nothing and any instance goes on after a crash. While the gate is closed or the brake is on, it waits; a
-// range that fails is given back and tried again.
+// range that fails is given back and tried again, later each time, with the reason in the ledger; one that the two sides can't be compared over, or that the
+// publisher goes on refusing, is given up as failed. None keeps another waiting.
 package resync
 
 import (

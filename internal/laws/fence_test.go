@@ -26,12 +26,7 @@ func TestCommitThatHangsInSyncRepIsNotReverted(t *testing.T) {
 	if err := standby.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	committed := make(chan error, 1)
-	go func() {
-		_, err := p.src.Exec(context.WithoutCancel(t.Context()), `UPDATE t SET v = 'newer' WHERE id = 7`)
-		committed <- err
-	}()
-	p.eventually(`SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`, "1")
+	committed := p.hang(`UPDATE t SET v = 'newer' WHERE id = 7`)
 	p.exec(p.dst, `UPDATE t SET v = 'newer' WHERE id = 7`) // CDC delivers what hangs
 	if got := p.value(p.src, `SELECT v FROM t WHERE id = 7`); got != "value 7" {
 		t.Fatalf("the hanging commit is visible: %s", got)
@@ -82,12 +77,7 @@ func TestSuspectWaitsForAHangingCommit(t *testing.T) {
 	if err := standby.Pause(); err != nil {
 		t.Fatal(err)
 	}
-	committed := make(chan error, 1)
-	go func() {
-		_, err := p.src.Exec(context.WithoutCancel(t.Context()), `UPDATE t SET v = 'newer' WHERE id = 7`)
-		committed <- err
-	}()
-	p.eventually(`SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`, "1")
+	committed := p.hang(`UPDATE t SET v = 'newer' WHERE id = 7`)
 	p.exec(p.dst, `UPDATE t SET v = 'newer' WHERE id = 7`) // CDC
 	p.settle()
 	p.want(`SELECT paused LIKE '%UNSTABLE%' FROM trickle.tables`, "true")
@@ -103,6 +93,18 @@ func TestSuspectWaitsForAHangingCommit(t *testing.T) {
 	p.settle()
 	p.identical()
 	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
+}
+
+// hang runs a statement whose commit waits for the paused standby, and returns once it does.
+func (p *pair) hang(sql string) <-chan error {
+	p.t.Helper()
+	committed := make(chan error, 1)
+	go func() {
+		_, err := p.src.Exec(context.WithoutCancel(p.t.Context()), sql)
+		committed <- err
+	}()
+	p.eventually(`SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`, "1")
+	return committed
 }
 
 // eventually polls the source.
