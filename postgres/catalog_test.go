@@ -194,6 +194,7 @@ func TestFit(t *testing.T) {
 		{"lacks a column", `CREATE TABLE %s (id int PRIMARY KEY, b text)`, postgres.Rules{}, `lacks column "n"`},
 		{"another type", `CREATE TABLE %s (id int PRIMARY KEY, b bytea, n numeric)`, postgres.Rules{}, `column "b" is compared as pg_catalog.text`},
 		{"another type, on purpose", `CREATE TABLE %s (id int PRIMARY KEY, b bytea, n numeric)`, loose, ""},
+		{"another policy", `CREATE TABLE %s (id int PRIMARY KEY, b text, n numeric)`, postgres.Rules{Compare: map[string]string{"b": "varchar(3)"}}, "same policy"},
 		{"another key", `CREATE TABLE %s (id int, b text PRIMARY KEY, n numeric)`, postgres.Rules{}, "the source's key is (id)"},
 		{"its unique key may be NULL", `CREATE TABLE %s (sk bigserial PRIMARY KEY, id int UNIQUE, b text, n numeric)`, postgres.Rules{}, "the source's key is (id)"},
 	} {
@@ -204,7 +205,11 @@ func TestFit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = postgres.Fit(own, source.Schema, c.rules)
+			schema := source.Schema
+			if c.want == "" {
+				schema = describe(t, pool, "public.s", c.rules).Schema
+			}
+			_, err = postgres.Fit(own, schema, c.rules)
 			var mismatch *postgres.MismatchError
 			switch {
 			case c.want == "" && err != nil:

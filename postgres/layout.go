@@ -14,13 +14,24 @@ import (
 	"github.com/trickle-verify/trickle/message/tricklepb"
 )
 
-// Rules are what the policy says about comparing one table.
+// Rules are what the policy says about comparing one table. Columns go by the source's names.
 type Rules struct {
 	Exclude     []string
 	Compare     map[string]string // column: looser type
+	Rename      map[string]string // column: what the replica calls it
 	Exact       Exactness
 	Where       string
 	QuietColumn string
+	// ReplicaWhere is Where in the replica's own words; empty: Where, as it is.
+	ReplicaWhere string
+}
+
+// there is what the replica calls a column.
+func (r Rules) there(column string) string {
+	if name, ok := r.Rename[column]; ok {
+		return name
+	}
+	return column
 }
 
 // Exactness tells when two values are the same.
@@ -46,6 +57,8 @@ type Layout struct {
 	*Table
 	Schema *tricklepb.Schema
 	rules  Rules
+	// condition is the policy's condition in this side's words.
+	condition string
 	// compared are indexes into Columns, in the order of Schema.Columns.
 	compared []int
 	record   string
@@ -55,7 +68,7 @@ type Layout struct {
 
 // NewLayout lays the source's table out under the policy's rules.
 func NewLayout(t *Table, rules Rules) (*Layout, error) {
-	l := &Layout{Table: t, rules: rules, Schema: &tricklepb.Schema{}}
+	l := &Layout{Table: t, rules: rules, condition: rules.Where, Schema: &tricklepb.Schema{}}
 	for _, name := range rules.Exclude {
 		if t.column(name) < 0 {
 			return nil, &MismatchError{t.Name, fmt.Sprintf("columns.exclude names %q, which is no column of it", name)}
@@ -64,6 +77,11 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 	for name := range rules.Compare {
 		if t.column(name) < 0 {
 			return nil, &MismatchError{t.Name, fmt.Sprintf("columns.compare names %q, which is no column of it", name)}
+		}
+	}
+	for name := range rules.Rename {
+		if t.column(name) < 0 {
+			return nil, &MismatchError{t.Name, fmt.Sprintf("columns.rename names %q, which is no column of it", name)}
 		}
 	}
 	if rules.QuietColumn != "" && t.column(rules.QuietColumn) < 0 {
@@ -83,6 +101,9 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 		l.compared = append(l.compared, i)
 		l.Schema.Columns = append(l.Schema.Columns, &tricklepb.Column{Name: c.Name, Type: typ})
 	}
+	if err := l.oneToOne(); err != nil {
+		return nil, err
+	}
 	for _, k := range t.Key {
 		l.Schema.Key = append(l.Schema.Key, t.Columns[k].Name)
 	}
@@ -101,17 +122,31 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 // Fit lays the replica's table out after the source's schema: every compared column must be there, as a type that compares
 // with the source's, and the key must be unique. Columns that only the replica has are left alone.
 func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
-	l := &Layout{Table: t, rules: rules, Schema: schema}
+	l := &Layout{Table: t, rules: rules, condition: rules.Where, Schema: schema}
+	if rules.ReplicaWhere != "" {
+		l.condition = rules.ReplicaWhere
+	}
 	if rules.Where != schema.GetWhere() || (rules.Exact == ByBytes) != schema.GetExact() {
 		return nil, &MismatchError{t.Name, fmt.Sprintf("the publisher's policy has where: %q and the detector's %q, or their compare differs: give both sides the same policy",
 			schema.GetWhere(), rules.Where)}
 	}
+	if err := l.oneToOne(); err != nil {
+		return nil, err
+	}
 	for _, c := range schema.GetColumns() {
-		i := t.column(c.GetName())
-		if i < 0 {
-			return nil, &MismatchError{t.Name, fmt.Sprintf("the replica lacks column %q: add it, or name it under columns.exclude", c.GetName())}
+		there := rules.there(c.GetName())
+		i := t.column(there)
+		switch {
+		case i < 0 && there != c.GetName():
+			return nil, &MismatchError{t.Name, fmt.Sprintf("the replica lacks column %q, which columns.rename says is the source's %q: add it, or correct the name", there, c.GetName())}
+		case i < 0:
+			return nil, &MismatchError{t.Name, fmt.Sprintf("the replica lacks column %q: add it, name it under columns.exclude, or say under columns.rename what it is called there", there)}
 		}
-		if _, loose := rules.Compare[c.GetName()]; !loose {
+		loose, ok := rules.Compare[c.GetName()]
+		if ok && loose != c.GetType() {
+			return nil, &MismatchError{t.Name, fmt.Sprintf("column %q is compared as %s at the source and as %s here by columns.compare: give both sides the same policy", c.GetName(), c.GetType(), loose)}
+		}
+		if !ok {
 			if own := t.comparedAs(t.Columns[i]); own != c.GetType() && !(integer(own) && integer(c.GetType())) {
 				return nil, &MismatchError{t.Name, fmt.Sprintf("column %q is compared as %s at the source and as %s in the replica: change one, or name a type that both can be cast to under columns.compare",
 					c.GetName(), c.GetType(), own)}
@@ -121,7 +156,7 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 	}
 	key := make([]int, 0, len(schema.GetKey()))
 	for _, name := range schema.GetKey() {
-		key = append(key, t.column(name))
+		key = append(key, t.column(rules.there(name)))
 	}
 	sorted := slices.Sorted(slices.Values(key))
 	if !slices.ContainsFunc(t.keys, func(own []int) bool { return slices.Equal(slices.Sorted(slices.Values(own)), sorted) }) {
@@ -132,6 +167,19 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 	l.Table = &fitted
 	l.build()
 	return l, nil
+}
+
+// oneToOne refuses renames that make two compared columns one.
+func (l *Layout) oneToOne() error {
+	of := make(map[string]string)
+	for _, c := range l.Schema.GetColumns() {
+		there := l.rules.there(c.GetName())
+		if other, ok := of[there]; ok {
+			return &MismatchError{l.Name, fmt.Sprintf("columns.rename makes %q and %q both %q in the replica: rename or exclude one", other, c.GetName(), there)}
+		}
+		of[there] = c.GetName()
+	}
+	return nil
 }
 
 // probeSeed seeds the probe's digest.
@@ -169,7 +217,7 @@ func (l *Layout) build() {
 // compareExpr is a column as the type it is compared as.
 func (l *Layout) compareExpr(c Column, wire *tricklepb.Column) string {
 	col := "t." + Quote(c.Name)
-	if loose, ok := l.rules.Compare[c.Name]; ok {
+	if loose, ok := l.rules.Compare[wire.GetName()]; ok {
 		if l.rules.Exact == ByBytes {
 			return "(" + col + "::" + loose + ")::text"
 		}
@@ -190,7 +238,7 @@ func (l *Layout) compareExpr(c Column, wire *tricklepb.Column) string {
 // probe1 is the probe literal of a column's compared type.
 func (l *Layout) probe1(c Column, wire *tricklepb.Column) string {
 	typ := wire.GetType()
-	if _, loose := l.rules.Compare[c.Name]; loose {
+	if _, loose := l.rules.Compare[wire.GetName()]; loose {
 		return "NULL::" + typ
 	}
 	if l.rules.Exact == ByBytes || typ == textType {

@@ -60,8 +60,8 @@ func (l *Layout) where(p *params, r message.Range) string {
 	}
 	bound(">", r.Lo)
 	bound("<=", r.Hi)
-	if l.rules.Where != "" {
-		conds = append(conds, "("+l.rules.Where+")")
+	if l.condition != "" {
+		conds = append(conds, "("+l.condition+")")
 	}
 	if len(conds) == 0 {
 		return ""
