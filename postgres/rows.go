@@ -1,10 +1,10 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
 	"strconv"
 	"strings"
 
@@ -134,18 +134,24 @@ func (l *Layout) Thumbprint(ctx context.Context, c *pgconn.PgConn, r message.Ran
 	return print, err
 }
 
-// thumbprintOf reduces Postgres's exact sum modulo 2^64.
+// thumbprintOf reduces Postgres's exact sum modulo 2^64, which is where a uint64 wraps around by itself.
 func thumbprintOf(count, sum []byte) (digest.Thumbprint, error) {
 	n, err := strconv.ParseUint(string(count), 10, 64)
 	if err != nil {
 		return digest.Thumbprint{}, fmt.Errorf("reading a count: %w", err)
 	}
-	total, ok := new(big.Int).SetString(string(sum), 10)
-	if !ok {
-		return digest.Thumbprint{}, fmt.Errorf("reading a sum of digests: %q is no integer", sum)
+	digits, negative := bytes.CutPrefix(sum, []byte("-"))
+	var total uint64
+	for _, d := range digits {
+		if d < '0' || d > '9' {
+			return digest.Thumbprint{}, fmt.Errorf("reading a sum of digests: %q is no integer", sum)
+		}
+		total = total*10 + uint64(d-'0')
 	}
-	modulus := new(big.Int).Lsh(big.NewInt(1), 64)
-	return digest.Thumbprint{Rows: n, Sum: total.Mod(total, modulus).Uint64()}, nil
+	if negative {
+		total = -total
+	}
+	return digest.Thumbprint{Rows: n, Sum: total}, nil
 }
 
 // unnest makes keys a table v(k0, k1, …, n) and the condition that joins it with t.

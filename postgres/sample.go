@@ -1,0 +1,121 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/trickle-verify/trickle/message"
+)
+
+// Sample is how a table lies on disk, seen in blocks that are evenly spaced over it. Unlike the planner's statistics it is never stale, and it knows keys of
+// several columns.
+type Sample struct {
+	// Rows is an estimate of the rows that meet the policy's condition.
+	Rows int64
+	// Blocks is the length of the longest heap, of the table or of one of its partitions.
+	Blocks int64
+	// Keys are in key order, at most one from a block.
+	Keys []message.Key
+	// Order is 1 where the heap's order is the key's, forwards or backwards, and about 0 where they have nothing to do with each other.
+	Order float64
+}
+
+// tuplesTried is how many places of a block are looked at for a row: the first may be dead, or moved.
+const tuplesTried = 4
+
+// Sample reads about one row in every rows of the table's, at most most.
+func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (Sample, error) {
+	var s Sample
+	if err := l.size(ctx, c, &s); err != nil {
+		return s, fmt.Errorf("measuring %s: %w", l.Name, err)
+	}
+	total, longest, err := l.blocks(ctx, c)
+	if err != nil {
+		return s, fmt.Errorf("measuring %s: %w", l.Name, err)
+	}
+	s.Blocks = longest
+	wanted := min(s.Rows/int64(rows), int64(most), total)
+	if wanted < 2 {
+		s.Order = 1
+		return s, nil
+	}
+	step := max(total/wanted, 1)
+	var tids []string
+	for b := step / 2; b < longest; b += step {
+		for n := 1; n <= tuplesTried; n++ {
+			tids = append(tids, fmt.Sprintf(`"(%d,%d)"`, b, n))
+		}
+	}
+	key := make([]string, len(l.Key))
+	for i := range key {
+		key[i] = "k" + strconv.Itoa(i)
+	}
+	list := strings.Join(key, ", ")
+	sql := "WITH found(" + list + ", heap, place) AS (SELECT DISTINCT ON (t.tableoid, (t.ctid::text::point)[0]) " + l.keySQL() +
+		", t.tableoid, t.ctid FROM " + l.Name.SQL() + " t WHERE t.ctid = ANY ($1::tid[]))" +
+		" SELECT row_number() OVER (ORDER BY heap, place), " + list + " FROM found ORDER BY " + list
+	var places []int
+	err = each(ctx, c, sql, []Arg{text("{" + strings.Join(tids, ",") + "}")}, func(raw [][]byte) error {
+		place, err := strconv.Atoi(string(raw[0]))
+		places = append(places, place)
+		k := make(message.Key, len(raw)-1)
+		for i, v := range raw[1:] {
+			k[i] = string(v)
+		}
+		s.Keys = append(s.Keys, k)
+		return err
+	})
+	s.Order = orderOf(places)
+	if err != nil {
+		return s, fmt.Errorf("sampling %s: %w", l.Name, err)
+	}
+	return s, nil
+}
+
+// orderOf compares the mean distance on disk of two keys that follow each other with what it is by chance, a third of the whole.
+func orderOf(places []int) float64 {
+	n := float64(len(places))
+	if n < 8 {
+		return 1 // too few to tell, and to matter
+	}
+	sum := 0.0
+	for i := 1; i < len(places); i++ {
+		sum += math.Abs(float64(places[i] - places[i-1]))
+	}
+	return max(0, 1-(sum/(n-1)-1)/(n/3-1))
+}
+
+// size asks the planner for the rows that it expects.
+func (l *Layout) size(ctx context.Context, c *pgconn.PgConn, s *Sample) error {
+	sql := "EXPLAIN (FORMAT JSON) SELECT FROM " + l.Name.SQL() + " t" + l.where(&params{}, message.Range{})
+	return each(ctx, c, sql, nil, func(raw [][]byte) error {
+		var plans []struct {
+			Plan struct {
+				Rows float64 `json:"Plan Rows"`
+			}
+		}
+		if err := json.Unmarshal(raw[0], &plans); err != nil || len(plans) == 0 {
+			return fmt.Errorf("reading the planner's estimate: %w", err)
+		}
+		s.Rows = int64(plans[0].Plan.Rows)
+		return nil
+	})
+}
+
+// blocks sums up the heaps of a table, its partitions and its children, and finds the longest.
+func (l *Layout) blocks(ctx context.Context, c *pgconn.PgConn) (total, longest int64, err error) {
+	err = each(ctx, c, `WITH RECURSIVE tree AS (SELECT to_regclass($1)::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid)
+		SELECT coalesce(sum(n), 0)::bigint, coalesce(max(n), 0)::bigint FROM (
+			SELECT pg_relation_size(oid) / current_setting('block_size')::int AS n FROM tree) AS s`, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
+		total, _ = strconv.ParseInt(string(row[0]), 10, 64)
+		longest, _ = strconv.ParseInt(string(row[1]), 10, 64)
+		return nil
+	})
+	return total, longest, err
+}

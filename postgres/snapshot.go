@@ -1,0 +1,170 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Snapshot is one table as it was at one moment, read through several connections at once.
+//
+// Every connection is in a read-only REPEATABLE READ transaction over the same exported snapshot (pg_export_snapshot), so what they read adds up. It
+// holds back vacuum on that server until it is closed.
+type Snapshot struct {
+	At     At
+	layout *Layout
+	conns  []*pgxpool.Conn
+	idle   chan *pgxpool.Conn
+}
+
+// SnapshotOptions bound what a snapshot takes of its server.
+type SnapshotOptions struct {
+	// Connections is how many it opens where the server has them; one is enough to go on.
+	Connections int
+}
+
+// Way is how a table is read.
+type Way int
+
+const (
+	// ByHeap reads from the first block to the last.
+	ByHeap Way = iota
+	// ByKey reads along the key's index.
+	ByKey
+)
+
+func (w Way) String() string {
+	if w == ByKey {
+		return "by key"
+	}
+	return "by heap"
+}
+
+// tuning makes room for sums by bucket and sorted lists, and for one connection takes one core.
+const tuning = "SET LOCAL work_mem = '64MB'; SET LOCAL max_parallel_workers_per_gather = 0"
+
+// OpenSnapshot takes a snapshot of the layout's table, after checking that it still looks as described (else ErrChanged).
+func OpenSnapshot(ctx context.Context, pool *pgxpool.Pool, l *Layout, o SnapshotOptions) (_ *Snapshot, err error) {
+	s := &Snapshot{layout: l, idle: make(chan *pgxpool.Conn, max(o.Connections, 1))}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	first, err := s.open(ctx, pool)
+	if err != nil {
+		return nil, err
+	}
+	c := first.Conn().PgConn()
+	if s.At, err = begin(ctx, c, l); err != nil {
+		return nil, err
+	}
+	var exported string
+	err = each(ctx, c, "SELECT pg_export_snapshot()", nil, func(row [][]byte) error {
+		exported = string(row[0])
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("exporting a snapshot: %w", err)
+	}
+	for len(s.conns) < o.Connections {
+		next, err := s.open(ctx, pool)
+		if full(err) {
+			break // the server has no more to give: what there is will do
+		}
+		if err != nil {
+			return nil, err
+		}
+		c := next.Conn().PgConn()
+		if err := script(ctx, c, "SET TRANSACTION SNAPSHOT "+literal(exported)); err != nil {
+			return nil, fmt.Errorf("taking over a snapshot: %w", err)
+		}
+	}
+	for _, c := range s.conns {
+		s.idle <- c
+	}
+	return s, nil
+}
+
+// open begins a transaction on one more connection.
+func (s *Snapshot) open(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting for a snapshot: %w", err)
+	}
+	s.conns = append(s.conns, conn)
+	if err := script(ctx, conn.Conn().PgConn(), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return nil, fmt.Errorf("beginning a snapshot: %w", err)
+	}
+	return conn, nil
+}
+
+// Prepare tells every connection how the table will be read; nobody may be in Do.
+func (s *Snapshot) Prepare(ctx context.Context, way Way) error {
+	sql := tuning
+	if way == ByKey {
+		// The planner has no statistics for a comparison of rows and may take a scan of the whole table for each range.
+		sql += "; SET LOCAL enable_seqscan = off"
+	}
+	for _, conn := range s.conns {
+		if err := script(ctx, conn.Conn().PgConn(), sql); err != nil {
+			return fmt.Errorf("preparing to read %s: %w", s.layout.Name, err)
+		}
+	}
+	return nil
+}
+
+// script runs statements that return nothing.
+func script(ctx context.Context, c *pgconn.PgConn, sql string) error { return c.Exec(ctx, sql).Close() }
+
+// full tells the server's answer that it has no connection to spare.
+func full(err error) bool {
+	return State(err) == "53300"
+}
+
+// Connections is how many connections it reads through.
+func (s *Snapshot) Connections() int { return len(s.conns) }
+
+// Do runs fn on one of the connections as soon as one is idle. fn must not call Do.
+func (s *Snapshot) Do(ctx context.Context, fn func(c *pgconn.PgConn) error) error {
+	select {
+	case conn := <-s.idle:
+		defer func() { s.idle <- conn }()
+		return fn(conn.Conn().PgConn())
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close ends the transactions; nobody may be in Do. A connection that is not at rest then is closed and not handed back.
+func (s *Snapshot) Close() {
+	for _, conn := range s.conns {
+		ctx, cancel := context.WithTimeout(context.Background(), rollbackBound)
+		if err := script(ctx, conn.Conn().PgConn(), "ROLLBACK"); err != nil {
+			_ = conn.Conn().Close(ctx) // the pool drops what is closed
+		}
+		cancel()
+		conn.Release()
+	}
+	s.conns = nil
+}
+
+// Passing tells an error that a later try may not meet: the connection broke, the server restarts or is full, or a standby had to cancel the query.
+func Passing(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	state := State(err)
+	if state == "" {
+		return broken(err)
+	}
+	switch state[:2] {
+	case "08", "53":
+		return true
+	}
+	// Conflict with recovery; shutdown, crash and start.
+	return state == "40001" || state == "57P01" || state == "57P02" || state == "57P03"
+}
