@@ -1,14 +1,18 @@
 package testbed
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	embedded "github.com/fergusstrange/embedded-postgres"
 )
@@ -39,6 +43,57 @@ func FindBinaries(ctx context.Context) (string, error) {
 		}
 	}
 	return downloaded(ctx)
+}
+
+// FindBinariesOf returns the bin folder of a Postgres of this major version: $PG_BIN if it is one, else that of initdb on PATH, else
+// /usr/lib/postgresql/<major>/bin, else one in the cache, where scripts/prerequisites puts the second version that the tests want. It downloads
+// nothing: what no place has is an error that says what to do.
+func FindBinariesOf(ctx context.Context, major int) (string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	cached, err := filepath.Glob(filepath.Join(cache, "*", "bin"))
+	if err != nil {
+		return "", err
+	}
+	places := []string{os.Getenv("PG_BIN")}
+	if dir, ok := onPath(); ok {
+		places = append(places, dir)
+	}
+	places = append(places, fmt.Sprintf("/usr/lib/postgresql/%d/bin", major))
+	var found []string // what each place has instead
+	for _, dir := range append(places, cached...) {
+		if dir == "" || !hasServer(dir) {
+			continue
+		}
+		has, err := majorOf(ctx, dir)
+		switch {
+		case err != nil:
+			found = append(found, err.Error())
+		case has == major:
+			return dir, nil
+		default:
+			found = append(found, fmt.Sprintf("%d in %s", has, dir))
+		}
+	}
+	return "", fmt.Errorf("there is no Postgres %d here: run scripts/prerequisites, which fetches the versions that the tests want, or install it, or set PG_BIN to its bin folder; found: %s",
+		major, cmp.Or(strings.Join(found, ", "), "none"))
+}
+
+var versionText = regexp.MustCompile(`^postgres \(PostgreSQL\) (\d+)`)
+
+// majorOf asks the server itself, so that one which can't be run, for want of a library, doesn't count.
+func majorOf(ctx context.Context, dir string) (int, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(dir, "postgres"), "--version").CombinedOutput()
+	if err != nil {
+		return 0, fmt.Errorf("%s/postgres --version: %w: %s", dir, err, bytes.TrimSpace(out))
+	}
+	m := versionText.FindSubmatch(out)
+	if m == nil {
+		return 0, fmt.Errorf("%s/postgres --version: %q names no version", dir, bytes.TrimSpace(out))
+	}
+	return strconv.Atoi(string(m[1]))
 }
 
 // onPath follows links to the real folder: postgres finds its share folder from where its binary lies.

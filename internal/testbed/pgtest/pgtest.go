@@ -1,12 +1,13 @@
 // Package pgtest gives tests a real Postgres.
 //
-// It decides that one server is shared by all tests of a test binary, each with a database of its own. What always holds: a database is new
-// and empty, and is dropped when its test ends; the server starts with the first test that needs it and is gone before the binary ends. A
-// machine without a Postgres fails the test, and never skips it.
+// It decides that one server is shared by all tests of a test binary, each with a database of its own, and one more for each other major
+// version that a test asks for. What always holds: a database is new and empty, and is dropped when its test ends; a server starts with the
+// first test that needs it and is gone before the binary ends. A machine without a Postgres fails the test, and never skips it.
 package pgtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -22,15 +23,23 @@ import (
 
 const timeout = 2 * time.Minute
 
-// shared is the test binary's server. It is package state because TestMain and the tests have nothing else in common.
+// found is the version of whatever Postgres testbed.FindBinaries finds.
+const found = 0
+
+// shared are the test binary's servers. They are package state because TestMain and the tests have nothing else in common.
 var shared cluster
 
 type cluster struct {
 	mu      sync.Mutex
-	ready   bool // Main runs
-	server  *testbed.Postgres
-	err     error
+	ready   bool            // Main runs
+	started map[int]started // by major version
 	counter atomic.Int64
+}
+
+// started is a server, or why there is none: it isn't tried twice.
+type started struct {
+	server *testbed.Postgres
+	err    error
 }
 
 // Main runs the tests, stops the shared server and fails if a goroutine was left behind. It does not return:
@@ -42,9 +51,7 @@ type runner struct{ m *testing.M }
 
 // Run implements goleak.TestingM.
 func (r runner) Run() int {
-	shared.mu.Lock()
-	shared.ready = true
-	shared.mu.Unlock()
+	shared.open()
 	code := r.m.Run()
 	if err := shared.stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
@@ -53,38 +60,72 @@ func (r runner) Run() int {
 	return code
 }
 
+func (c *cluster) open() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ready, c.started = true, map[int]started{}
+}
+
 func (c *cluster) stop() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.server == nil {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return c.server.Stop(ctx)
+	var failures []error
+	for _, s := range c.started {
+		if s.server != nil {
+			failures = append(failures, s.server.Stop(ctx))
+		}
+	}
+	return errors.Join(failures...)
 }
 
-// get starts the server when it is first wanted.
-func (c *cluster) get(ctx context.Context) (*testbed.Postgres, error) {
+// get starts a server when it is first wanted.
+func (c *cluster) get(ctx context.Context, major int) (*testbed.Postgres, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ready {
 		return nil, fmt.Errorf("this package lacks: func TestMain(m *testing.M) { pgtest.Main(m) }")
 	}
-	if c.server == nil && c.err == nil {
-		c.server, c.err = testbed.StartPostgres(ctx, testbed.Options{Settings: map[string]string{
-			"max_connections": "200", "max_wal_senders": "50", "max_replication_slots": "50",
-		}})
+	s, ok := c.started[major]
+	if !ok {
+		s.server, s.err = start(ctx, major)
+		c.started[major] = s
 	}
-	return c.server, c.err
+	return s.server, s.err
+}
+
+func start(ctx context.Context, major int) (*testbed.Postgres, error) {
+	var binaries string
+	if major != found {
+		var err error
+		if binaries, err = testbed.FindBinariesOf(ctx, major); err != nil {
+			return nil, err
+		}
+	}
+	return testbed.StartPostgres(ctx, testbed.Options{Binaries: binaries, Settings: map[string]string{
+		"max_connections": "200", "max_wal_senders": "50", "max_replication_slots": "50",
+	}})
 }
 
 // Database makes a database in the shared server, to be dropped at the end of the test, and returns its DSN.
 func Database(t testing.TB) string {
 	t.Helper()
+	return inShared(t, found)
+}
+
+// DatabaseOf makes a database in a shared server of this major version, to be dropped at the end of the test, and returns its DSN. Where there
+// are no binaries of that version the test fails.
+func DatabaseOf(t testing.TB, major int) string {
+	t.Helper()
+	return inShared(t, major)
+}
+
+func inShared(t testing.TB, major int) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	server, err := shared.get(ctx)
+	server, err := shared.get(ctx, major)
 	if err != nil {
 		t.Fatalf("postgres for tests: %v", err)
 	}
