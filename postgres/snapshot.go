@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -14,10 +15,15 @@ import (
 // Every connection is in a read-only REPEATABLE READ transaction over the same exported snapshot (pg_export_snapshot), so what they read adds up. It
 // holds back vacuum on that server until it is closed.
 type Snapshot struct {
-	At     At
-	layout *Layout
-	conns  []*pgxpool.Conn
-	idle   chan *pgxpool.Conn
+	At       At
+	layout   *Layout
+	pool     *pgxpool.Pool
+	exported string
+	conns    []*pgxpool.Conn
+	idle     chan *pgxpool.Conn
+
+	mu    sync.Mutex
+	aside *pgxpool.Conn
 }
 
 // SnapshotOptions bound what a snapshot takes of its server.
@@ -48,13 +54,13 @@ const tuning = "SET LOCAL work_mem = '64MB'; SET LOCAL max_parallel_workers_per_
 
 // OpenSnapshot takes a snapshot of the layout's table, after checking that it still looks as described (else ErrChanged).
 func OpenSnapshot(ctx context.Context, pool *pgxpool.Pool, l *Layout, o SnapshotOptions) (_ *Snapshot, err error) {
-	s := &Snapshot{layout: l, idle: make(chan *pgxpool.Conn, max(o.Connections, 1))}
+	s := &Snapshot{layout: l, pool: pool, idle: make(chan *pgxpool.Conn, max(o.Connections, 1))}
 	defer func() {
 		if err != nil {
 			s.Close()
 		}
 	}()
-	first, err := s.open(ctx, pool)
+	first, err := s.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -62,25 +68,18 @@ func OpenSnapshot(ctx context.Context, pool *pgxpool.Pool, l *Layout, o Snapshot
 	if s.At, err = begin(ctx, c, l); err != nil {
 		return nil, err
 	}
-	var exported string
 	err = each(ctx, c, "SELECT pg_export_snapshot()", nil, func(row [][]byte) error {
-		exported = string(row[0])
+		s.exported = string(row[0])
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("exporting a snapshot: %w", err)
 	}
 	for len(s.conns) < o.Connections {
-		next, err := s.open(ctx, pool)
-		if full(err) {
+		if _, err := s.join(ctx); full(err) {
 			break // the server has no more to give: what there is will do
-		}
-		if err != nil {
+		} else if err != nil {
 			return nil, err
-		}
-		c := next.Conn().PgConn()
-		if err := script(ctx, c, "SET TRANSACTION SNAPSHOT "+literal(exported)); err != nil {
-			return nil, fmt.Errorf("taking over a snapshot: %w", err)
 		}
 	}
 	for _, c := range s.conns {
@@ -90,14 +89,26 @@ func OpenSnapshot(ctx context.Context, pool *pgxpool.Pool, l *Layout, o Snapshot
 }
 
 // open begins a transaction on one more connection.
-func (s *Snapshot) open(ctx context.Context, pool *pgxpool.Pool) (*pgxpool.Conn, error) {
-	conn, err := pool.Acquire(ctx)
+func (s *Snapshot) open(ctx context.Context) (*pgxpool.Conn, error) {
+	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connecting for a snapshot: %w", err)
 	}
 	s.conns = append(s.conns, conn)
 	if err := script(ctx, conn.Conn().PgConn(), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return nil, fmt.Errorf("beginning a snapshot: %w", err)
+	}
+	return conn, nil
+}
+
+// join opens a connection that reads the same snapshot as the first.
+func (s *Snapshot) join(ctx context.Context) (*pgxpool.Conn, error) {
+	conn, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := script(ctx, conn.Conn().PgConn(), "SET TRANSACTION SNAPSHOT "+literal(s.exported)); err != nil {
+		return nil, fmt.Errorf("taking over a snapshot: %w", err)
 	}
 	return conn, nil
 }
@@ -137,6 +148,21 @@ func (s *Snapshot) Do(ctx context.Context, fn func(c *pgconn.PgConn) error) erro
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Aside runs fn on one more connection, which is opened when it is first wanted: for whoever is in Do and wants to look something up. fn must
+// not call Aside.
+func (s *Snapshot) Aside(ctx context.Context, fn func(c *pgconn.PgConn) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aside == nil {
+		conn, err := s.join(ctx)
+		if err != nil {
+			return err
+		}
+		s.aside = conn
+	}
+	return fn(s.aside.Conn().PgConn())
 }
 
 // Close ends the transactions; nobody may be in Do. A connection that is not at rest then is closed and not handed back.

@@ -48,7 +48,7 @@ func (s *Source) Describe(ctx context.Context, name Name, rules Rules) (*Layout,
 	if err != nil {
 		return nil, err
 	}
-	if err := l.readable(ctx, conn.Conn().PgConn()); err != nil {
+	if err := l.Readable(ctx, conn.Conn().PgConn()); err != nil {
 		return nil, err
 	}
 	if l.Schema.Probe, err = l.Probe(ctx, conn.Conn().PgConn()); err != nil {
@@ -57,8 +57,8 @@ func (s *Source) Describe(ctx context.Context, name Name, rules Rules) (*Layout,
 	return l, nil
 }
 
-// readable finds out now, and not in the middle of a scan, that a right is missing: the catalogue is open to everybody.
-func (l *Layout) readable(ctx context.Context, c *pgconn.PgConn) error {
+// Readable finds out now, and not in the middle of a scan, that a right is missing: the catalogue is open to everybody.
+func (l *Layout) Readable(ctx context.Context, c *pgconn.PgConn) error {
 	sql := "SELECT t.xmin"
 	for _, name := range l.ColumnNames() {
 		sql += ", t." + Quote(name)

@@ -1,0 +1,129 @@
+package diff
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/postgres"
+)
+
+// differing takes keys that differ in the snapshots.
+func (c *comparison) differing(ctx context.Context, found []candidate) error {
+	if len(found) == 0 {
+		return nil
+	}
+	if c.differ.opts.Settle > 0 {
+		return c.suspects.add(ctx, keysOf(found))
+	}
+	return c.proven(ctx, found)
+}
+
+// proven counts differences, lists them, and has them fixed.
+func (c *comparison) proven(ctx context.Context, found []candidate) error {
+	if len(found) == 0 {
+		return nil
+	}
+	for _, f := range found {
+		c.count(f.kind, 1)
+	}
+	if c.differ.opts.List() {
+		c.mark()
+		if err := c.detail(ctx, found); err != nil {
+			return err
+		}
+	}
+	if c.differ.opts.Fixer == nil {
+		return nil
+	}
+	c.mark()
+	fixed, err := c.differ.opts.Fixer.Fix(ctx, c.result.Table.Source.String(), keysOf(found))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.result.Fixed += int64(fixed.Rows)
+	for reason, n := range fixed.Unfixed {
+		if c.result.Unfixed == nil {
+			c.result.Unfixed = make(map[string]int64)
+		}
+		c.result.Unfixed[reason] += n
+	}
+	return err
+}
+
+// mark notes that something left this comparison.
+func (c *comparison) mark() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reported = true
+}
+
+func keysOf(found []candidate) []message.Key {
+	keys := make([]message.Key, len(found))
+	for i, f := range found {
+		keys[i] = f.key
+	}
+	return keys
+}
+
+// detail reads both sides' rows and tells what differs in them.
+func (c *comparison) detail(ctx context.Context, found []candidate) error {
+	for len(found) > 0 {
+		var rows [2][]postgres.Detail
+		for i, s := range c.sides {
+			// As they were when they were found to differ: in the snapshot, or just now.
+			read := s.borrow
+			if c.differ.opts.Settle == 0 {
+				read = s.snapshot.Aside
+			}
+			err := read(ctx, func(conn *pgconn.PgConn) (err error) {
+				rows[i], err = s.layout.Details(ctx, conn, keysOf(found), postgres.Want{Digest: c.kind})
+				return err
+			})
+			if err != nil {
+				return s.on(err)
+			}
+		}
+		n := min(len(rows[0]), len(rows[1])) // fewer than asked for where rows are large
+		for i, f := range found[:n] {
+			if err := c.tell(f, rows[0][i], rows[1][i]); err != nil {
+				return err
+			}
+		}
+		found = found[n:]
+	}
+	return nil
+}
+
+// tell hands one difference to whoever lists them.
+func (c *comparison) tell(f candidate, source, replica postgres.Detail) error {
+	layout := c.sides[0].layout
+	d := Difference{Kind: f.kind}
+	for i, name := range layout.Schema.GetKey() {
+		d.Key = append(d.Key, Field{name, f.key[i]})
+	}
+	if f.kind == drift.Mismatched && source.Present && replica.Present {
+		names := layout.ColumnNames()
+		differs := func(i int) bool {
+			return source.Digests[i] != replica.Digests[i] || (source.Values[i] == nil) != (replica.Values[i] == nil)
+		}
+		some := false
+		for i := range names {
+			some = some || differs(i)
+		}
+		for i, name := range names {
+			// Where no column's own digest differs, how they are written is all there is to show.
+			if some && differs(i) || !some && !bytes.Equal(source.Values[i], replica.Values[i]) {
+				d.Columns = append(d.Columns, Column{name, source.Values[i], replica.Values[i]})
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.differ.opts.List() {
+		return nil
+	}
+	return c.differ.opts.Found(c.result.Table, d)
+}
