@@ -2,8 +2,10 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -80,11 +82,30 @@ func (c *check) tables() {
 		}
 		first[id] = i
 		c.replica(i, pattern, replicas)
-		for _, column := range t.Columns.Exclude {
-			if _, both := t.Columns.Compare[column]; both {
-				c.refuse(path+".columns.compare."+column, "the column is excluded as well: keep one of the two")
-			}
+		c.columns(path+".columns", t.Columns)
+		if t.ReplicaWhere != "" && !c.written(path+".where") {
+			c.refuse(path+".replica_where", "says where in the replica's words, and where is missing: give it for the source, or leave both out")
 		}
+	}
+}
+
+// columns refuses keys that contradict each other. What a name that is not renamed clashes with, only the catalogue tells.
+func (c *check) columns(path string, columns Columns) {
+	for _, column := range columns.Exclude {
+		if _, both := columns.Compare[column]; both {
+			c.refuse(path+".compare."+column, "the column is excluded as well: keep one of the two")
+		}
+		if _, both := columns.Rename[column]; both {
+			c.refuse(path+".rename."+column, "the column is excluded as well, so its name in the replica is not looked at: keep one of the two")
+		}
+	}
+	taken := map[string]string{}
+	for _, column := range slices.Sorted(maps.Keys(columns.Rename)) {
+		there := columns.Rename[column]
+		if first, twice := taken[there]; twice && there != "" { // an empty one was refused already
+			c.refuse(path+".rename."+column, "column %q is called %q in the replica as well: give each column a name of its own", first, there)
+		}
+		taken[there] = column
 	}
 }
 

@@ -173,6 +173,10 @@ func (d *decoder) texts(node ast.Node, path string, v reflect.Value) {
 			continue
 		}
 		d.at[child] = it.Key().GetToken().Position
+		if key == "" {
+			d.refuse(child, "the key is empty: give the name of a column")
+			continue
+		}
 		var text string
 		d.value(it.Value(), child, reflect.ValueOf(&text).Elem(), "")
 		out[key], before = text, key

@@ -106,6 +106,29 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// Names swap and take that of an excluded column: that is no clash.
+func TestRenamed(t *testing.T) {
+	t.Parallel()
+	p, warnings, err := Parse("f", []byte(`
+pipeline: orders
+tables:
+  - table: public.orders
+    columns: {exclude: [note], compare: {a: text}, rename: {a: b, b: a, "my col": note}}
+    where: "a > 0"
+    replica_where: "b > 0"
+gate: {heartbeat: true}
+`))
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("%v, warnings %v", err, warnings)
+	}
+	want := Table{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", Where: "a > 0", ReplicaWhere: "b > 0", Columns: Columns{
+		Exclude: []string{"note"}, Compare: map[string]string{"a": "text"}, Rename: map[string]string{"a": "b", "b": "a", "my col": "note"},
+	}}
+	if !reflect.DeepEqual(p.Tables[0], want) {
+		t.Errorf("got  %+v\nwant %+v", p.Tables[0], want)
+	}
+}
+
 // Every key is in the reference, so that it cannot fall behind.
 func TestReference(t *testing.T) {
 	t.Parallel()
@@ -160,6 +183,14 @@ func TestRefused(t *testing.T) {
 		{"mode", tables + "[{table: a.b, mode: fast}]", `"fast" is not allowed: give thumbprints or rows`},
 		{"comma that is no type's", tables + "[{table: a.b, columns: {compare: {c: text, 2)}}}]", "tables[0].columns.compare.2): has no value"},
 		{"excluded and compared", tables + "[{table: a.b, columns: {exclude: [c], compare: {c: text}}}]", "keep one of the two"},
+		{"excluded and renamed", tables + "\n  - table: a.b\n    columns:\n      exclude: [c]\n      rename: {x: y, c: d}", `f:6:22: tables[0].columns.rename.c: the column is excluded as well, so its name in the replica is not looked at: keep one of the two`},
+		{"two columns under one name", tables + "[{table: a.b, columns: {rename: {c: x, d: y, e: x}}}]", `f:2:54: tables[0].columns.rename.e: column "c" is called "x" in the replica as well: give each column a name of its own`},
+		{"renamed to nothing", tables + "[{table: a.b, columns: {rename: {c: ''}}}]", "f:2:42: tables[0].columns.rename.c: is empty: give a value"},
+		{"a column without a name", tables + "[{table: a.b, columns: {rename: {'': c}}}]", "the key is empty: give the name of a column"},
+		{"renamed twice", tables + "[{table: a.b, columns: {rename: {c: d, c: e}}}]", "tables[0].columns.rename.c: is there twice"},
+		{"renames as a list", tables + "[{table: a.b, columns: {rename: [c, d]}}]", "tables[0].columns.rename: expected a mapping, found a list"},
+		{"replica_where alone", tables + "[{table: a.b, replica_where: c = 1}]", "f:2:23: tables[0].replica_where: says where in the replica's words, and where is missing: give it for the source, or leave both out"},
+		{"replica_where empty", tables + "[{table: a.b, where: c = 1, replica_where: ''}]", "tables[0].replica_where: is empty"},
 		{"zero rate", minimal + "rate: {rows_per_second: 0}", "0 is not allowed: leave the key out for no ceiling"},
 		{"zero bytes", minimal + "rate: {bytes_per_second: 0B}", `"0B" is not allowed: leave the key out for no ceiling`},
 		{"zero share", minimal + "rate: {source_share: 0}", "0 is not allowed: leave the key out for no ceiling"},

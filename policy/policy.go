@@ -11,6 +11,7 @@
 package policy
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"time"
@@ -30,7 +31,7 @@ type Policy struct {
 	Detect       Detect   `yaml:"detect" doc:"What a replica does with drift."`
 	Resync       Resync   `yaml:"resync" doc:"When a replica asks for a whole neighbourhood, or for everything."`
 	Baseline     Baseline `yaml:"baseline" doc:"Where the base-line view is kept. Accepted, but not acted on by this version."`
-	Privacy      Privacy  `yaml:"privacy" doc:"What traces, logs and the page may show."`
+	Privacy      Privacy  `yaml:"privacy" doc:"What logs, status and lists of differences may show."`
 
 	source [sha256.Size]byte // of the bytes it was parsed from, so that Watch can tell a change
 }
@@ -70,19 +71,21 @@ const (
 
 // Table is a table or a glob of tables. An exact name beats a glob; among globs the first in the file wins.
 type Table struct {
-	Table       string  `yaml:"table" required:"yes" doc:"schema.name as the catalogue has it, a * for any run of characters; quote a part that holds a dot, a star or a quote."`
-	Mode        string  `yaml:"mode" default:"thumbprints" enum:"thumbprints|rows" doc:"Send sums of ranges, or the rows themselves."`
-	Columns     Columns `yaml:"columns" doc:"Narrows what is compared."`
-	Compare     string  `yaml:"compare" default:"type" enum:"type|bytes" doc:"Compare by type (1.0 equals 1.00) or byte for byte."` // type (default) or bytes
-	Where       string  `yaml:"where" doc:"SQL condition, the same on both sides: only rows that meet it are verified."`
-	QuietColumn string  `yaml:"quiet_column" doc:"A timestamp column to tell quiet rows by, instead of xmin."`                                             // a timestamp column to tell quiet rows by, instead of xmin
-	Replica     string  `yaml:"replica" doc:"What the replica calls it, schema.name; a * stands for what the * of table matched. Default: the same name."` // the replica's name for it; a * stands for what the glob's * matched
+	Table        string  `yaml:"table" required:"yes" doc:"schema.name as the catalogue has it, a * for any run of characters; quote a part that holds a dot, a star or a quote."`
+	Mode         string  `yaml:"mode" default:"thumbprints" enum:"thumbprints|rows" doc:"Send sums of ranges, or the rows themselves."`
+	Columns      Columns `yaml:"columns" doc:"Which columns are compared, and as what."`
+	Compare      string  `yaml:"compare" default:"type" enum:"type|bytes" doc:"Compare by type (1.0 equals 1.00) or byte for byte."` // type (default) or bytes
+	Where        string  `yaml:"where" doc:"SQL condition, the same on both sides: only rows that meet it are verified."`
+	ReplicaWhere string  `yaml:"replica_where" doc:"The condition of where in the replica's words, if its columns are called otherwise there."`
+	QuietColumn  string  `yaml:"quiet_column" doc:"A timestamp column to tell quiet rows by, instead of xmin."`                                             // a timestamp column to tell quiet rows by, instead of xmin
+	Replica      string  `yaml:"replica" doc:"What the replica calls it, schema.name; a * stands for what the * of table matched. Default: the same name."` // the replica's name for it; a * stands for what the glob's * matched
 }
 
-// Columns narrows what is compared.
+// Columns says what is compared, and as what. Columns go by the source's names.
 type Columns struct {
 	Exclude []string          `yaml:"exclude" doc:"Columns that are not compared."`
-	Compare map[string]string `yaml:"compare" doc:"Column: the looser type that both sides cast it to."` // column: looser type
+	Compare map[string]string `yaml:"compare" doc:"Column: the looser type that both sides cast it to."`                        // column: looser type
+	Rename  map[string]string `yaml:"rename" doc:"Column: what the replica calls it. The other keys go by the source's names."` // column: the replica's name for it
 }
 
 // Gate tells how far behind the replica may be.
@@ -165,7 +168,7 @@ type Baseline struct {
 	Refresh Duration `yaml:"refresh" zero:"leave the key out" doc:"How often the view is refreshed."`
 }
 
-// Privacy says what traces, logs and the page may show: show, hash or omit.
+// Privacy says what logs, status and lists of differences may show: show, hash or omit.
 type Privacy struct {
 	Keys   string `yaml:"keys" default:"hash" enum:"show|hash|omit" doc:"What is shown of a key."`
 	Values string `yaml:"values" default:"omit" enum:"show|hash|omit" doc:"What is shown of a value."`
@@ -180,15 +183,20 @@ type Size int64
 // Percent is a fraction of one, written "2%" or 0.02 in the file.
 type Percent float64
 
-// Key is a key as logs and status may show it: as it is, as a hash that can be compared, or not at all.
-func (p Privacy) Key(key string) string {
-	switch p.Keys {
+// Key is a key as logs, status and lists of differences may show it: as it is, as a hash that can be compared, or not at all.
+func (p Privacy) Key(key string) string { return veiled(cmp.Or(p.Keys, "hash"), key) }
+
+// Value is a column's value as a list of differences may show it: as it is, as a hash that can be compared, or not at all.
+func (p Privacy) Value(v string) string { return veiled(cmp.Or(p.Values, "omit"), v) }
+
+func veiled(how, text string) string {
+	switch how {
 	case "show":
-		return key
-	case "omit":
-		return "…"
-	default:
-		sum := sha256.Sum256([]byte(key))
+		return text
+	case "hash":
+		sum := sha256.Sum256([]byte(text))
 		return "#" + hex.EncodeToString(sum[:6])
+	default:
+		return "…"
 	}
 }

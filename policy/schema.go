@@ -109,6 +109,7 @@ func describe(f *jsonschema.Schema, field reflect.StructField, path string) erro
 	case t.Kind() == reflect.Struct:
 		return annotate(f, t, path)
 	case t.Kind() == reflect.Map:
+		f.PropertyNames = &jsonschema.Schema{MinLength: &one}
 		f.AdditionalProperties.MinLength = &one
 		f.PatternProperties = map[string]*jsonschema.Schema{typeTailPattern: {Type: "null"}}
 	case t.Kind() == reflect.Slice:

@@ -179,7 +179,10 @@ func explain(n postgres.Name, err error) error {
 
 // Rules are a policy entry's as package postgres takes them.
 func Rules(t policy.Table) postgres.Rules {
-	r := postgres.Rules{Exclude: t.Columns.Exclude, Compare: t.Columns.Compare, Where: t.Where, QuietColumn: t.QuietColumn}
+	r := postgres.Rules{
+		Exclude: t.Columns.Exclude, Compare: t.Columns.Compare, Rename: t.Columns.Rename,
+		Where: t.Where, ReplicaWhere: t.ReplicaWhere, QuietColumn: t.QuietColumn,
+	}
 	if t.Compare == "bytes" {
 		r.Exact = postgres.ByBytes
 	}
