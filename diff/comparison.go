@@ -34,9 +34,11 @@ type comparison struct {
 	// reported: something left this comparison, so it can't begin anew as if nothing had happened.
 	reported bool
 	suspects *settler
+	fixing   sync.Mutex
 
 	mu     sync.Mutex
 	result Result
+	found  []candidate // not handed on yet
 }
 
 // run compares the table in one snapshot of each side.
@@ -66,12 +68,20 @@ func (c *comparison) run(ctx context.Context) error {
 	g.Go(func() error { return c.suspects.run(ctx) })
 	g.Go(func() error {
 		defer c.suspects.close()
-		if p.way == postgres.ByKey {
-			return c.byKey(ctx, p.ranges)
+		if err := c.read(ctx, p); err != nil {
+			return err
 		}
-		return c.byHeap(ctx, p)
+		return c.rest(ctx)
 	})
 	return g.Wait()
+}
+
+// read sums up both sides and finds the keys that differ.
+func (c *comparison) read(ctx context.Context, p plan) error {
+	if p.way == postgres.ByKey {
+		return c.byKey(ctx, p.ranges)
+	}
+	return c.byHeap(ctx, p)
 }
 
 func (c *comparison) close() {

@@ -55,6 +55,7 @@ func (c *comparison) describe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.result.Table.Rules = rules
 	source, replica := c.sides[0], c.sides[1]
 	if source.layout, err = postgres.NewSource(source.pool).Describe(ctx, t.Source, rules); err != nil {
 		return source.on(err)

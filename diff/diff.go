@@ -76,7 +76,7 @@ type Column struct {
 
 // Fixer corrects rows by key: it observes and refetches them itself, whatever was found before.
 type Fixer interface {
-	Fix(ctx context.Context, table string, keys []message.Key) (Fixed, error)
+	Fix(ctx context.Context, t Table, keys []message.Key) (Fixed, error)
 }
 
 // Fixed is what a Fixer did with the keys that it was given; those that needed nothing any more count as fixed.

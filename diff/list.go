@@ -36,7 +36,7 @@ func (c *comparison) list(ctx context.Context, part postgres.Part) error {
 				ends[i].pages = pages
 				g.Go(func() error {
 					defer close(pages)
-					return s.on(c.read(ctx, reading{s, conn, part}, pages))
+					return s.on(c.send(ctx, reading{s, conn, part}, pages))
 				})
 			}
 			g.Go(func() error { return c.merge(ctx, &ends[0], &ends[1]) })
@@ -51,10 +51,10 @@ type reading struct {
 	part postgres.Part
 }
 
-// read sends a side's list page by page.
-func (c *comparison) read(ctx context.Context, r reading, pages chan<- []postgres.Entry) error {
+// send sends a side's list page by page.
+func (c *comparison) send(ctx context.Context, r reading, pages chan<- []postgres.Entry) error {
 	var page []postgres.Entry
-	send := func() error {
+	flush := func() error {
 		select {
 		case pages <- page:
 			page = make([]postgres.Entry, 0, pageEntries)
@@ -67,12 +67,12 @@ func (c *comparison) read(ctx context.Context, r reading, pages chan<- []postgre
 		if page = append(page, e); len(page) < pageEntries {
 			return nil
 		}
-		return send()
+		return flush()
 	})
 	if err != nil {
 		return err
 	}
-	return send()
+	return flush()
 }
 
 // stream is a list that is read one entry after the other.

@@ -11,8 +11,29 @@ import (
 	"github.com/trickle-verify/trickle/postgres"
 )
 
-// differing takes keys that differ in the snapshots.
+// differing takes keys that differ in the snapshots, and hands them on many at once.
 func (c *comparison) differing(ctx context.Context, found []candidate) error {
+	c.mu.Lock()
+	c.found = append(c.found, found...)
+	if len(c.found) < candidates {
+		c.mu.Unlock()
+		return nil
+	}
+	found, c.found = c.found, nil
+	c.mu.Unlock()
+	return c.hand(ctx, found)
+}
+
+// rest hands on what has gathered by the end.
+func (c *comparison) rest(ctx context.Context) error {
+	c.mu.Lock()
+	found := c.found
+	c.found = nil
+	c.mu.Unlock()
+	return c.hand(ctx, found)
+}
+
+func (c *comparison) hand(ctx context.Context, found []candidate) error {
 	if len(found) == 0 {
 		return nil
 	}
@@ -39,8 +60,10 @@ func (c *comparison) proven(ctx context.Context, found []candidate) error {
 	if c.differ.opts.Fixer == nil {
 		return nil
 	}
+	c.fixing.Lock() // one after the other: journal, brake and the rows' own order are one line anyway
+	defer c.fixing.Unlock()
 	c.mark()
-	fixed, err := c.differ.opts.Fixer.Fix(ctx, c.result.Table.Source.String(), keysOf(found))
+	fixed, err := c.differ.opts.Fixer.Fix(ctx, c.result.Table, keysOf(found))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.result.Fixed += int64(fixed.Rows)

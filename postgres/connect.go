@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -33,6 +34,9 @@ var session = map[string]string{ //nolint:gochecknoglobals // a constant that Go
 	// Whoever rewrites or truncates a table makes readers wait; not for ever.
 	"lock_timeout": "10s",
 }
+
+// cancelBound is how long a server may take to stop a query before its connection is dropped.
+const cancelBound = 3 * time.Second
 
 // Options tell Open which side this is.
 type Options struct {
@@ -66,6 +70,10 @@ func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	// A context that ends stops the query on the server too, at once; what the server answers to that is waited for a little.
+	cfg.ConnConfig.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelBound}
 	}
 	cfg.AfterConnect = sameServer()
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)

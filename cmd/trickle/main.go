@@ -20,6 +20,6 @@ func root() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	f.Register(c)
-	c.AddCommand(runCommand(f), statusCommand(f), tapCommand(f), command.Policy(f), demoCommand(f))
+	c.AddCommand(runCommand(f), diffCommand(f), statusCommand(f), tapCommand(f), command.Policy(f), demoCommand(f))
 	return c
 }

@@ -1,7 +1,7 @@
 // Package command is what the two commands share: flags, exit status, output and how they end.
 //
-// It decides that a command exits 0 on success, 1 where a check found something, 2 on an error, and that an error is one line that says
-// what to do next. What always holds: the first interrupt ends a command in order, the second at once; nothing secret is printed. When a
+// It decides that a command exits 0 on success, 1 where a check found something, 2 on an error, 130 where an interrupt kept it from its end, and that an
+// error is one line that says what to do next. What always holds: the first interrupt ends a command in order, the second at once; nothing secret is printed. When a
 // command fails, standard output holds nothing that could be taken for a result.
 package command
 
@@ -28,11 +28,14 @@ var ErrFound = errors.New("the check found something")
 
 // Main runs a root command and returns the exit status.
 func Main(root *cobra.Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-ctx.Done()
-		stop() // a second interrupt ends the process at once
+		s := <-signals
+		signal.Stop(signals) // a second interrupt ends the process at once
+		cancel(&interruptedError{s})
 	}()
 	root.SilenceErrors, root.SilenceUsage = true, true
 	refuseUnknown(root)
@@ -47,8 +50,25 @@ func Main(root *cobra.Command) int {
 		return 1
 	default:
 		fmt.Fprintf(root.ErrOrStderr(), "%s: %v\n", root.Name(), err)
+		var by *interruptedError
+		if errors.As(context.Cause(ctx), &by) {
+			return by.status()
+		}
 		return 2
 	}
+}
+
+// interruptedError is why a command that a signal stopped did not come to its end.
+type interruptedError struct{ signal os.Signal }
+
+func (e *interruptedError) Error() string { return e.signal.String() }
+
+// status is what a shell reports of a process that the signal ended.
+func (e *interruptedError) status() int {
+	if n, ok := e.signal.(syscall.Signal); ok {
+		return 128 + int(n)
+	}
+	return 130
 }
 
 // refuseUnknown makes commands that only hold others refuse what they do not hold. Left alone they print their help and report success.

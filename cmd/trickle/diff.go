@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/trickle-verify/trickle/diff"
+	"github.com/trickle-verify/trickle/internal/app"
+	"github.com/trickle-verify/trickle/internal/command"
+)
+
+// settleToFix is how long CDC is given by default before anything is written.
+const settleToFix = 10 * time.Second
+
+func diffCommand(f *command.Flags) *cobra.Command {
+	var o app.DiffOptions
+	var list, fix bool
+	var limit int
+	c := &cobra.Command{
+		Use: "diff --source DSN --replica DSN", Short: "Compare two databases in one pass: no Kafka, nothing installed on either", Args: cobra.NoArgs,
+		Long: "diff compares every table that both databases have, or those that --table or the policy names, and counts the rows that differ. Rows are digested\n" +
+			"inside Postgres; each side is read in one snapshot a table and needs SELECT only. Where both are being written, --settle gives CDC its time.\n\n" +
+			"Exit status: 0 all identical, 1 something differs (fixed or not), 2 a table that was asked for could not be compared, 130 interrupted.",
+		Example: "  trickle diff --source postgres://… --replica postgres://…\n" +
+			"  trickle diff --source … --replica … --table public.orders --list --limit 100\n" +
+			"  trickle diff --source … --replica … --settle 10s                # both are being written\n" +
+			"  trickle diff --source … --replica … --policy policy.yaml --fix  # correct what differs, with a journal",
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := f.Settings()
+			if err != nil {
+				return err
+			}
+			if o.Jobs < 1 || o.Settle < 0 || limit < 0 {
+				return errors.New("--jobs takes a number from 1 on, --settle and --limit one from 0 on; see trickle diff --help")
+			}
+			if c.Flags().Changed("limit") && !list {
+				return errors.New("--limit bounds what --list prints: give --list too")
+			}
+			if list {
+				if o.Limit = -1; c.Flags().Changed("limit") {
+					o.Limit = limit
+				}
+			}
+			if fix {
+				if o.Fix = app.Correct; !c.Flags().Changed("settle") {
+					o.Settle = settleToFix
+				}
+			}
+			return runDiff(c, f, s, o)
+		},
+	}
+	f.Policy(c)
+	f.Source(c)
+	f.Replica(c)
+	fl := c.Flags()
+	fl.StringArrayVar(&o.Tables, "table", nil, "only this `TABLE`, schema.name as the source has it, a * for any run of characters; may be given again")
+	fl.IntVar(&o.Jobs, "jobs", 1, "connections that read on each side at once")
+	fl.DurationVar(&o.Settle, "settle", 0, "how long CDC may take to bring a change: what differs is looked at again after it; with --fix 10s by default")
+	fl.BoolVar(&list, "list", false, "print each row that differs: its key, and of a mismatched one the columns with both values")
+	fl.IntVar(&limit, "limit", 0, "list at most this many rows of each table, and count on")
+	fl.BoolVar(&fix, "fix", false, "correct what differs in the replica, with a journal in its schema trickle")
+	return c
+}
+
+func runDiff(c *cobra.Command, f *command.Flags, s app.Settings, o app.DiffOptions) error {
+	var out interface {
+		app.Printer
+		end(o app.Outcome) error
+	}
+	o.Progress = &diff.Progress{}
+	bar := newBar(c.ErrOrStderr(), o.Progress)
+	if f.JSON() {
+		out = newJSONPrinter(c.OutOrStdout())
+	} else {
+		out = &textPrinter{out: bar.above(c.OutOrStdout())}
+	}
+	o.Printer = out
+	ctx, cancel := context.WithCancelCause(c.Context())
+	defer cancel(nil)
+	stop := bar.start(ctx)
+	result, err := app.Diff(ctx, s, o)
+	stop()
+	if err != nil {
+		return err
+	}
+	if err := out.end(result); err != nil {
+		return err
+	}
+	switch {
+	case result.Failed > 0:
+		return fmt.Errorf("%d of %d tables could not be compared: see above for the reasons", result.Failed, result.Tables)
+	case result.Different > 0:
+		return command.ErrFound
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/trickle-verify/trickle/diff"
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/internal/app"
+)
+
+// textPrinter is for people.
+type textPrinter struct{ out io.Writer }
+
+func (p *textPrinter) Found(t diff.Table, d diff.Difference) error {
+	key := make([]string, len(d.Key))
+	for i, k := range d.Key {
+		key[i] = k.Name + "=" + quoted(k.Value)
+	}
+	columns := make([]string, len(d.Columns))
+	for i, c := range d.Columns {
+		columns[i] = fmt.Sprintf("%s: %s in the source, %s in the replica", c.Name, valueOf(c.Source), valueOf(c.Replica))
+	}
+	_, err := fmt.Fprintln(p.out, strings.TrimRight(fmt.Sprintf("%-10s  %s  %s  %s", d.Kind, t.Source, strings.Join(key, ", "), strings.Join(columns, "; ")), " "))
+	return err
+}
+
+// quoted makes a value one that can't be mistaken for what stands around it.
+func quoted(s string) string {
+	if s == "" || strings.ContainsAny(s, " ,;=\"'\t\r\n") {
+		return fmt.Sprintf("%q", s)
+	}
+	return s
+}
+
+func valueOf(v []byte) string {
+	if v == nil {
+		return "NULL"
+	}
+	if s := string(v); strings.EqualFold(s, "null") {
+		return fmt.Sprintf("%q", s)
+	}
+	return quoted(string(v))
+}
+
+func (p *textPrinter) Compared(r diff.Result, failed error) error {
+	var b strings.Builder
+	fmt.Fprint(&b, r.Table.Source)
+	if r.Table.Replica != r.Table.Source {
+		fmt.Fprintf(&b, " (in the replica %s)", r.Table.Replica)
+	}
+	b.WriteString(": ")
+	counts := fmt.Sprintf("%s missing, %s mismatched, %s extra", humanize.Comma(r.Missing), humanize.Comma(r.Mismatched), humanize.Comma(r.Extra))
+	switch {
+	case failed != nil && r.Rows == 0:
+		fmt.Fprintf(&b, "not compared: %v", failed)
+	case failed != nil:
+		fmt.Fprintf(&b, "not compared to its end (so far %s rows, %s): %v", humanize.Comma(r.Rows), counts, failed)
+	case r.Differences() == 0:
+		fmt.Fprintf(&b, "identical, %s rows", humanize.Comma(r.Rows))
+	default:
+		fmt.Fprintf(&b, "%s of %s rows", counts, humanize.Comma(r.Rows))
+	}
+	if failed == nil {
+		fmt.Fprintf(&b, ", %.1f s", r.Took.Seconds())
+		if r.Digest == digest.Portable {
+			b.WriteString(", portable digests (the servers hash these types differently)")
+		}
+	}
+	if r.Fixed > 0 {
+		fmt.Fprintf(&b, "\n  %s rows fixed: see trickle.corrections in the replica", humanize.Comma(r.Fixed))
+	}
+	for _, reason := range slices.Sorted(maps.Keys(r.Unfixed)) {
+		fmt.Fprintf(&b, "\n  %s rows not fixed: %s", humanize.Comma(r.Unfixed[reason]), reason)
+	}
+	if r.Unsettled > 0 {
+		fmt.Fprintf(&b, "\n  %s rows kept changing and are not judged: try a longer --settle", humanize.Comma(r.Unsettled))
+	}
+	for _, note := range r.Notes {
+		b.WriteString("\n  " + note)
+	}
+	_, err := fmt.Fprintln(p.out, b.String())
+	return err
+}
+
+func (p *textPrinter) end(o app.Outcome) error {
+	for _, side := range []struct {
+		name   string
+		tables []string
+	}{{"source", o.OnlySource}, {"replica", o.OnlyReplica}} {
+		if len(side.tables) > 0 {
+			if _, err := fmt.Fprintf(p.out, "only in the %s: %s\n", side.name, strings.Join(side.tables, ", ")); err != nil {
+				return err
+			}
+		}
+	}
+	verdict := "identical"
+	switch {
+	case o.Different > 0 && o.Different == o.Tables:
+		verdict = "all differ"
+	case o.Different > 0:
+		verdict = fmt.Sprintf("%d differ", o.Different)
+	case o.Failed > 0:
+		verdict = "no difference in what was compared"
+	}
+	if o.Failed > 0 {
+		verdict += fmt.Sprintf(", %d not compared", o.Failed)
+	}
+	if o.Tables == 1 {
+		return nil // its own line said it all
+	}
+	_, err := fmt.Fprintf(p.out, "%d tables, %s rows: %s\n", o.Tables, humanize.Comma(o.Rows), verdict)
+	return err
+}
