@@ -35,7 +35,7 @@ endif
 check: check-format check-vet check-lint check-proto check-tidy ## Formatting, vet, lint, import direction, protobuf, go.mod
 
 .PHONY: bench
-bench: prerequisites ## Measure what verifying costs against floors, in one run: make bench FLAGS='--rows 2000000'
+bench: prerequisites ## Measure what comparing and verifying cost against floors, in one run: make bench FLAGS='--rows 200000'
 	@go run ./bench $(FLAGS)
 
 .PHONY: build

@@ -1,9 +1,10 @@
 // Command bench measures what verifying costs, against floors that nothing can go below.
 //
-// It decides what is compared with what: each reading that trickle makes, with a bare count(*) and with one scan that digests every row, on
-// a Postgres server that it starts and stops itself. What always holds: a ratio is taken between two readings of one round, seconds apart, so
-// that a machine that is busy for a while is busy for both; every number is a median of all rounds with the least and the greatest; nothing
-// here passes or fails by how long it took. When publisher and replica come to different sums of the same rows, that is a fault, and it ends with it.
+// It decides what is compared with what: trickle diff, and each reading that publisher and replica make, with a bare count(*), with one scan
+// that digests every row and with a copy of everything, on Postgres servers that it starts and stops itself. What always holds: a ratio is
+// taken between two readings of one round, so that a machine that is busy for a while is busy for both; every number is a median of all rounds
+// with the least and the greatest; nothing here passes or fails by how long it took. What is found is known beforehand, and that is checked:
+// when trickle diff counts otherwise, or publisher and replica come to different sums of the same rows, that is a fault, and it ends with it.
 package main
 
 import (
@@ -14,27 +15,40 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime"
+	"syscall"
 	"time"
-
-	"github.com/trickle-verify/trickle/internal/testbed"
 )
 
 // options are what a run measures.
 type options struct {
-	rows   int
-	ranges int // rows in a range
-	rounds int
+	rows       int // of each compared table
+	rangeTable int // of the table that is read in ranges
+	ranges     int // rows in a range
+	rounds     int
+	only       *regexp.Regexp // names of readings
+	program    string         // trickle; empty to build it
+	jobs       int            // for trickle diff; 0 for its own choice
+	memory     bool
+	memoryRows int
 }
 
 func main() {
 	var o options
-	flag.IntVar(&o.rows, "rows", 500_000, "rows of the table")
+	var only string
+	flag.IntVar(&o.rows, "rows", 2_000_000, "rows of each table that is compared, at least 10000")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds to measure, at least 5; each runs everything once")
+	flag.StringVar(&only, "only", "", "run only the readings whose name matches this regular expression")
+	flag.IntVar(&o.jobs, "jobs", 0, "--jobs for trickle diff; 0 leaves it to trickle")
+	flag.StringVar(&o.program, "trickle", "", "the trickle to measure; without it, it is built from this checkout")
+	flag.BoolVar(&o.memory, "memory", false, "measure the memory of trickle diff with --memory-rows too, which takes minutes and gigabytes")
+	flag.IntVar(&o.memoryRows, "memory-rows", 20_000_000, "rows for --memory")
+	flag.IntVar(&o.rangeTable, "range-table-rows", 500_000, "rows of the table that is read in ranges, as publisher and replica do")
 	flag.IntVar(&o.ranges, "range-rows", 5000, "rows in a range (range_rows)")
-	flag.IntVar(&o.rounds, "rounds", 7, "rounds to measure, at least 5; each runs everything once")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, o, os.Stdout)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := start(ctx, o, only)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -42,46 +56,42 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, o options, out io.Writer) (err error) {
-	if o.rounds < 5 || o.rows < 1 || o.ranges < 1 || flag.NArg() > 0 {
-		return errors.New("give --rounds 5 or more, --rows and --range-rows 1 or more, and nothing else")
+func start(ctx context.Context, o options, only string) (err error) {
+	if o.rounds < 5 || o.rows < 10_000 || o.rangeTable < 1 || o.ranges < 1 || o.memoryRows < 1 || flag.NArg() > 0 {
+		return errors.New("give --rounds 5 or more, --rows 10000 or more, the other numbers 1 or more, and nothing else")
 	}
-	// One core for one reading: how many workers the planner would take for a floor says nothing about what the floor costs.
-	server, err := testbed.StartPostgres(ctx, testbed.Options{Settings: map[string]string{
-		"max_parallel_workers_per_gather": "0", "shared_buffers": "1GB", "autovacuum": "off",
-	}})
+	if o.only, err = regexp.Compile(only); err != nil {
+		return fmt.Errorf("--only: %w", err)
+	}
+	return run(ctx, o, os.Stdout)
+}
+
+// run measures in two parts, one after the other: two servers compared, and one server read in ranges.
+func run(ctx context.Context, o options, out io.Writer) (err error) {
+	began := time.Now()
+	p, err := startPair(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		err = errors.Join(err, server.Stop(bound))
+		err = errors.Join(err, p.stop(bound))
 	}()
-	dsn, err := server.CreateDatabase(ctx, "bench")
+	version, err := p.version(ctx)
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	s, err := prepare(ctx, dsn, o)
-	if err != nil {
+	fmt.Fprintf(out, "%s, %s, %d CPUs, loopback; %d rounds after one that is not counted; no query uses parallel workers\n", version, runtime.Version(), runtime.NumCPU(), o.rounds)
+	if err := compareTables(ctx, p, o, out); err != nil {
 		return err
 	}
-	defer s.close()
-	fmt.Fprintf(os.Stderr, "%d rows loaded in %s; %d rounds follow, after one that is not counted\n", o.rows, time.Since(began).Round(time.Second), o.rounds)
-	rounds, err := s.measure(ctx, o.rounds)
-	if err != nil {
+	if err := readRanges(ctx, p, o, out); err != nil {
 		return err
 	}
-	about, err := s.about(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%s, %s, %d CPUs; %s in ranges of %d; %d rounds in %s, each reading on one core\n\n", about.server, runtime.Version(), runtime.NumCPU(),
-		about.table, o.ranges, o.rounds, time.Since(began).Round(time.Second))
-	report(out, s.readings, rounds, o.rows)
-	if peak := peakMemory(); peak != "" {
-		fmt.Fprintf(out, "\nPeak memory of the client process, over everything: %s\n", peak)
-	}
+	fmt.Fprintf(out, "\nAll of this took %s. Peak memory of the process that measured: %s\n", time.Since(began).Round(time.Second), ownPeak())
 	return nil
 }
+
+// progress tells whoever waits what goes on.
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

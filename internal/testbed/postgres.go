@@ -271,6 +271,16 @@ func (p *Postgres) url(host, database string, query url.Values) string {
 // Address is the server's loopback address, host:port.
 func (p *Postgres) Address() string { return "127.0.0.1:" + strconv.Itoa(p.port) }
 
+// PID is the postmaster's process, whose children are the server's other processes; 0 when it is not running.
+func (p *Postgres) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.proc == nil {
+		return 0
+	}
+	return p.proc.pid()
+}
+
 // LogFile is the path of the server's log.
 func (p *Postgres) LogFile() string { return filepath.Join(p.base, "postgres.log") }
 
