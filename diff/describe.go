@@ -41,15 +41,16 @@ func (s *side) borrow(ctx context.Context, fn func(c *pgconn.PgConn) error) erro
 // describe lays both tables out over the columns that both have, and finds the digest that both compute alike.
 func (c *comparison) describe(ctx context.Context) error {
 	t := c.result.Table
-	shapes := make([]*postgres.Table, 2)
-	for i, name := range []postgres.Name{t.Source, t.Replica} {
-		err := c.sides[i].borrow(ctx, func(conn *pgconn.PgConn) (err error) {
-			shapes[i], err = postgres.Describe(ctx, conn, name)
+	var shapes [2]*postgres.Table
+	err := c.both(ctx, func(ctx context.Context, s *side) error {
+		i := c.index(s)
+		return s.borrow(ctx, func(conn *pgconn.PgConn) (err error) {
+			shapes[i], err = postgres.Describe(ctx, conn, [2]postgres.Name{t.Source, t.Replica}[i])
 			return err
 		})
-		if err != nil {
-			return c.sides[i].on(err)
-		}
+	})
+	if err != nil {
+		return err
 	}
 	rules, err := c.common(shapes[0], shapes[1])
 	if err != nil {
@@ -57,25 +58,27 @@ func (c *comparison) describe(ctx context.Context) error {
 	}
 	c.result.Table.Rules = rules
 	source, replica := c.sides[0], c.sides[1]
-	if source.layout, err = postgres.NewSource(source.pool).Describe(ctx, t.Source, rules); err != nil {
+	if source.layout, err = postgres.NewLayout(shapes[0], rules); err != nil {
 		return source.on(err)
 	}
-	var probe uint64
-	err = replica.borrow(ctx, func(conn *pgconn.PgConn) (err error) {
-		if replica.layout, err = postgres.Fit(shapes[1], source.layout.Schema, rules); err != nil {
-			return err
-		}
-		if err = replica.layout.Readable(ctx, conn); err != nil {
-			return err
-		}
-		probe, err = replica.layout.Probe(ctx, conn)
-		return err
-	})
-	if err != nil {
+	if replica.layout, err = postgres.Fit(shapes[1], source.layout.Schema, rules); err != nil {
 		return replica.on(err)
 	}
+	var probes [2]uint64
+	err = c.both(ctx, func(ctx context.Context, s *side) error {
+		return s.borrow(ctx, func(conn *pgconn.PgConn) (err error) {
+			if err = s.layout.Readable(ctx, conn); err != nil {
+				return err
+			}
+			probes[c.index(s)], err = s.layout.Probe(ctx, conn)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
 	c.kind = digest.Record
-	if probe != source.layout.Schema.GetProbe() {
+	if probes[0] != probes[1] {
 		c.kind = digest.Portable
 	}
 	c.result.Digest = c.kind
