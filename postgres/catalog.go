@@ -136,7 +136,7 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 // loadTypes reads pg_type whole: some hundred rows, once per description, spare a recursion over element and base types.
 func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
 	return each(ctx, c, `SELECT t.oid::bigint, n.nspname, t.typname, t.typtype, t.typcategory,
-			coalesce((SELECT e.oid::bigint FROM pg_type e WHERE e.typarray = t.oid), 0), t.typbasetype::bigint,
+			coalesce((SELECT e.oid::bigint FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid), 0), t.typbasetype::bigint,
 			coalesce((SELECT r.rngsubtype::bigint FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)), 0),
 			EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'hash'
 				JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocrighttype = o.opcintype AND p.amprocnum = 2
