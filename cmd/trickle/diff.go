@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -74,20 +73,20 @@ func runDiff(c *cobra.Command, f *command.Flags, s app.Settings, o app.DiffOptio
 	o.Progress = &diff.Progress{}
 	bar := newBar(c.ErrOrStderr(), o.Progress)
 	if f.JSON() {
+		// Its lines are whole only with the next one's begin, so the bar would wipe them out where both are shown on one screen.
+		bar.terminal = bar.terminal && !onTerminal(c.OutOrStdout())
 		out = newJSONPrinter(c.OutOrStdout())
 	} else {
 		out = &textPrinter{out: bar.above(c.OutOrStdout())}
 	}
 	o.Printer = out
-	ctx, cancel := context.WithCancelCause(c.Context())
-	defer cancel(nil)
-	stop := bar.start(ctx)
-	result, err := app.Diff(ctx, s, o)
+	stop := bar.start(c.Context())
+	result, err := app.Diff(c.Context(), s, o)
 	stop()
-	if err != nil {
-		return err
+	if result.Tables > 0 { // also after an interrupt
+		err = errors.Join(err, out.end(result))
 	}
-	if err := out.end(result); err != nil {
+	if err != nil {
 		return err
 	}
 	switch {

@@ -28,8 +28,12 @@ type bar struct {
 }
 
 func newBar(out io.Writer, p *diff.Progress) *bar {
+	return &bar{out: out, terminal: onTerminal(out), progress: p}
+}
+
+func onTerminal(out io.Writer) bool {
 	f, ok := out.(*os.File)
-	return &bar{out: out, terminal: ok && term.IsTerminal(int(f.Fd())), progress: p}
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // start draws until the returned function is called.

@@ -109,6 +109,16 @@ func (p *jsonPrinter) Compared(r diff.Result, failed error) error {
 		p.failed++
 		j.Error = failed.Error()
 	}
+	return p.table(j)
+}
+
+func (p *jsonPrinter) Missed(asked string, failed error) error {
+	p.failed++
+	return p.table(jsonTable{Table: asked, Error: failed.Error()})
+}
+
+// table writes a table's object, or the rest of it.
+func (p *jsonPrinter) table(j jsonTable) error {
 	b, err := json.Marshal(j)
 	if err != nil {
 		return err

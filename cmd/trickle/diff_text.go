@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/dustin/go-humanize"
 
@@ -15,16 +16,20 @@ import (
 )
 
 // textPrinter is for people.
-type textPrinter struct{ out io.Writer }
+type textPrinter struct {
+	out    io.Writer
+	listed int64 // differences of the table that is being compared
+}
 
 func (p *textPrinter) Found(t diff.Table, d diff.Difference) error {
+	p.listed++
 	key := make([]string, len(d.Key))
 	for i, k := range d.Key {
-		key[i] = k.Name + "=" + quoted(k.Value)
+		key[i] = quoted(k.Name) + "=" + quoted(k.Value)
 	}
 	columns := make([]string, len(d.Columns))
 	for i, c := range d.Columns {
-		columns[i] = fmt.Sprintf("%s: %s in the source, %s in the replica", c.Name, valueOf(c.Source), valueOf(c.Replica))
+		columns[i] = fmt.Sprintf("%s: %s in the source, %s in the replica", quoted(c.Name), valueOf(c.Source), valueOf(c.Replica))
 	}
 	_, err := fmt.Fprintln(p.out, strings.TrimRight(fmt.Sprintf("%-10s  %s  %s  %s", d.Kind, t.Source, strings.Join(key, ", "), strings.Join(columns, "; ")), " "))
 	return err
@@ -32,7 +37,8 @@ func (p *textPrinter) Found(t diff.Table, d diff.Difference) error {
 
 // quoted makes a value one that can't be mistaken for what stands around it.
 func quoted(s string) string {
-	if s == "" || strings.ContainsAny(s, " ,;=\"'\t\r\n") {
+	special := func(r rune) bool { return strings.ContainsRune(" ,;:=\"'", r) || !unicode.IsPrint(r) }
+	if s == "" || strings.ContainsFunc(s, special) {
 		return fmt.Sprintf("%q", s)
 	}
 	return s
@@ -60,11 +66,13 @@ func (p *textPrinter) Compared(r diff.Result, failed error) error {
 	case failed != nil && r.Rows == 0:
 		fmt.Fprintf(&b, "not compared: %v", failed)
 	case failed != nil:
-		fmt.Fprintf(&b, "not compared to its end (so far %s rows, %s): %v", humanize.Comma(r.Rows), counts, failed)
+		fmt.Fprintf(&b, "not compared to its end (so far %s, %s): %v", rows(r.Rows), counts, failed)
+	case r.Differences() == 0 && r.Unsettled == 0:
+		fmt.Fprintf(&b, "identical, %s", rows(r.Rows))
 	case r.Differences() == 0:
-		fmt.Fprintf(&b, "identical, %s rows", humanize.Comma(r.Rows))
+		fmt.Fprintf(&b, "no difference, %s", rows(r.Rows))
 	default:
-		fmt.Fprintf(&b, "%s of %s rows", counts, humanize.Comma(r.Rows))
+		fmt.Fprintf(&b, "%s of %s", counts, rows(r.Rows))
 	}
 	if failed == nil {
 		fmt.Fprintf(&b, ", %.1f s", r.Took.Seconds())
@@ -72,20 +80,36 @@ func (p *textPrinter) Compared(r diff.Result, failed error) error {
 			b.WriteString(", portable digests (the servers hash these types differently)")
 		}
 	}
+	if p.listed > 0 && p.listed < r.Differences() {
+		fmt.Fprintf(&b, "\n  %s listed, as --limit says", rows(p.listed))
+	}
+	p.listed = 0
 	if r.Fixed > 0 {
-		fmt.Fprintf(&b, "\n  %s rows fixed: see trickle.corrections in the replica", humanize.Comma(r.Fixed))
+		fmt.Fprintf(&b, "\n  %s fixed: see trickle.corrections in the replica", rows(r.Fixed))
 	}
 	for _, reason := range slices.Sorted(maps.Keys(r.Unfixed)) {
-		fmt.Fprintf(&b, "\n  %s rows not fixed: %s", humanize.Comma(r.Unfixed[reason]), reason)
+		fmt.Fprintf(&b, "\n  %s not fixed: %s", rows(r.Unfixed[reason]), reason)
 	}
 	if r.Unsettled > 0 {
-		fmt.Fprintf(&b, "\n  %s rows kept changing and are not judged: try a longer --settle", humanize.Comma(r.Unsettled))
+		fmt.Fprintf(&b, "\n  %s kept changing and not judged: try a longer --settle", rows(r.Unsettled))
 	}
 	for _, note := range r.Notes {
 		b.WriteString("\n  " + note)
 	}
 	_, err := fmt.Fprintln(p.out, b.String())
 	return err
+}
+
+func (p *textPrinter) Missed(asked string, failed error) error {
+	_, err := fmt.Fprintf(p.out, "%s: not compared: %v\n", asked, failed)
+	return err
+}
+
+func rows(n int64) string {
+	if n == 1 {
+		return "1 row"
+	}
+	return humanize.Comma(n) + " rows"
 }
 
 func (p *textPrinter) end(o app.Outcome) error {
@@ -114,6 +138,6 @@ func (p *textPrinter) end(o app.Outcome) error {
 	if o.Tables == 1 {
 		return nil // its own line said it all
 	}
-	_, err := fmt.Fprintf(p.out, "%d tables, %s rows: %s\n", o.Tables, humanize.Comma(o.Rows), verdict)
+	_, err := fmt.Fprintf(p.out, "%d tables, %s: %s\n", o.Tables, rows(o.Rows), verdict)
 	return err
 }

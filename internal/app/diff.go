@@ -2,17 +2,13 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
+	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/diff"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
-	"github.com/trickle-verify/trickle/scanner"
 )
 
 // DiffOptions are what trickle diff is asked for.
@@ -44,6 +40,8 @@ type Printer interface {
 	Found(t diff.Table, d diff.Difference) error
 	// Compared shows a table; err says why it could not be compared (to its end).
 	Compared(r diff.Result, err error) error
+	// Missed shows what was asked for, as it was asked for, and could not even be begun.
+	Missed(asked string, err error) error
 }
 
 // Outcome is what comparing came to.
@@ -60,9 +58,15 @@ func Diff(ctx context.Context, s Settings, o DiffOptions) (Outcome, error) {
 	defer st.close()
 	var p *policy.Policy
 	if s.PolicyFile != "" {
+		var warnings []policy.Warning
 		var err error
-		if p, err = s.LoadPolicy(); err != nil {
+		if p, warnings, err = policy.Load(s.PolicyFile); err != nil {
 			return Outcome{}, err
+		}
+		for _, w := range warnings {
+			if w.Path != "gate" { // Settle stands in for a known lag here
+				s.Log.Warn("policy", "warning", w.String())
+			}
 		}
 	}
 	conns := int32(o.Jobs + 4)
@@ -85,12 +89,15 @@ func Diff(ctx context.Context, s Settings, o DiffOptions) (Outcome, error) {
 			}
 		}
 	}
+	if len(list.tables)+len(list.failed) == 0 {
+		return Outcome{}, fmt.Errorf("there is nothing to compare: the source has %d tables, the replica %d, and none that the policy or --table names is in both; check that the DSNs lead to the right databases", len(list.have), len(list.there))
+	}
 	opts := diff.Options{Jobs: o.Jobs, Settle: o.Settle, Progress: o.Progress}
-	listed := 0
+	var listed atomic.Int64
 	if o.Limit != 0 {
-		opts.List = func() bool { return o.Limit < 0 || listed < o.Limit }
+		opts.List = func() bool { return o.Limit < 0 || listed.Load() < int64(o.Limit) }
 		opts.Found = func(t diff.Table, d diff.Difference) error {
-			listed++
+			listed.Add(1)
 			return o.Printer.Found(t, shown(d, p))
 		}
 	}
@@ -103,38 +110,37 @@ func Diff(ctx context.Context, s Settings, o DiffOptions) (Outcome, error) {
 	for _, f := range list.failed {
 		out.Tables++
 		out.Failed++
-		if err := o.Printer.Compared(diff.Result{Table: f.table}, f.err); err != nil {
+		if err := o.Printer.Missed(f.asked, f.err); err != nil {
 			return out, err
 		}
 	}
 	differ := diff.New(source, replica, opts)
 	for _, t := range list.tables {
-		listed = 0
+		listed.Store(0)
 		r, err := differ.Table(ctx, t)
-		if ctx.Err() != nil {
-			return out, interrupted(ctx, out, r)
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
 		}
-		out.Tables++
-		out.Rows += r.Rows
-		if err != nil {
-			out.Failed++
-		}
-		if r.Differences() > 0 {
-			out.Different++
-		}
+		out.add(r, err)
 		if err := o.Printer.Compared(r, err); err != nil {
 			return out, err
 		}
-	}
-	if out.Tables == 0 {
-		return out, errors.New("there is nothing to compare: the two databases have no table in common that the policy or --table names; see the tables on each side with psql's \\dt *.*")
+		if ctx.Err() != nil {
+			return out, fmt.Errorf("%w: %d of %d tables were compared to their end", context.Cause(ctx), out.Tables-out.Failed, len(list.failed)+len(list.tables))
+		}
 	}
 	return out, nil
 }
 
-// interrupted says what was compared when somebody stopped it.
-func interrupted(ctx context.Context, o Outcome, r diff.Result) error {
-	return fmt.Errorf("%w after %d tables compared, and %d rows of %s with %d differences", context.Cause(ctx), o.Tables-o.Failed, r.Rows, r.Table.Source, r.Differences())
+func (o *Outcome) add(r diff.Result, err error) {
+	o.Tables++
+	o.Rows += r.Rows
+	if err != nil {
+		o.Failed++
+	}
+	if r.Differences() > 0 {
+		o.Different++
+	}
 }
 
 // shown is a difference as the policy lets it be shown; without a policy, as it is.
@@ -155,116 +161,4 @@ func shown(d diff.Difference, p *policy.Policy) diff.Difference {
 		d.Columns[i].Source, d.Columns[i].Replica = hide(d.Columns[i].Source), hide(d.Columns[i].Replica)
 	}
 	return d
-}
-
-// choice is what the tables are chosen by.
-type choice struct {
-	source, replica *pgxpool.Pool
-	policy          *policy.Policy // may be nil
-	wanted          []string
-}
-
-// chosen are the tables to compare.
-type chosen struct {
-	tables                  []diff.Table
-	failed                  []failure // asked for, and can't be compared
-	onlySource, onlyReplica []string
-}
-
-type failure struct {
-	table diff.Table
-	err   error
-}
-
-// choose pairs the tables of both sides.
-func choose(ctx context.Context, c choice) (chosen, error) {
-	var out chosen
-	have, err := postgres.NewSource(c.source).Tables(ctx)
-	if err != nil {
-		return out, fmt.Errorf("source: %w", err)
-	}
-	there, err := postgres.NewSource(c.replica).Tables(ctx)
-	if err != nil {
-		return out, fmt.Errorf("replica: %w", err)
-	}
-	wanted := make([]*want, len(c.wanted))
-	for i, w := range c.wanted {
-		if wanted[i], err = newWant(w); err != nil {
-			return out, err
-		}
-	}
-	mapped := make(map[postgres.Name]bool)
-	for _, name := range have {
-		asked := len(wanted) == 0
-		exact := false
-		for _, w := range wanted {
-			if w.pattern.Match(name.Schema, name.Table) {
-				w.met, asked = true, true
-				exact = exact || w.exact
-			}
-		}
-		t := diff.Table{Source: name, Replica: name}
-		if c.policy != nil {
-			m, ok := c.policy.For(name.Schema, name.Table)
-			if !ok && asked && exact {
-				out.failed = append(out.failed, failure{t, fmt.Errorf("table %s is in no entry of the policy: add one, or leave --policy out", name)})
-			}
-			if !ok {
-				continue
-			}
-			t.Replica, t.Rules = postgres.Name{Schema: m.Replica.Schema, Table: m.Replica.Name}, scanner.Rules(m.Table)
-			exact = exact || m.Table.Table == (policy.Name{Schema: name.Schema, Name: name.Table}).String()
-		}
-		mapped[t.Replica] = true
-		switch {
-		case !asked:
-		case slices.Contains(there, t.Replica):
-			out.tables = append(out.tables, t)
-		case exact:
-			out.failed = append(out.failed, failure{t, fmt.Errorf("the replica has no table %s: create it there, or say under replica: in a policy what it is called: %w", t.Replica, postgres.ErrNoTable)})
-		default:
-			out.onlySource = append(out.onlySource, name.String())
-		}
-	}
-	for _, w := range wanted {
-		if !w.met {
-			out.failed = append(out.failed, failure{w.table, fmt.Errorf("the source has no table that --table %s names: give schema.name as the catalogue has it, with * for any run of characters: %w", w.text, postgres.ErrNoTable)})
-		}
-	}
-	if len(wanted) == 0 {
-		for _, name := range there {
-			if !mapped[name] && c.policy == nil {
-				out.onlyReplica = append(out.onlyReplica, name.String())
-			}
-		}
-	}
-	return out, nil
-}
-
-// want is one --table.
-type want struct {
-	text    string
-	pattern policy.Pattern
-	table   diff.Table
-	exact   bool
-	met     bool
-}
-
-func newWant(text string) (*want, error) {
-	w := &want{text: text}
-	var err error
-	if w.pattern, err = policy.ParsePattern(text); err != nil {
-		// A name without a schema is one of public.
-		if w.pattern, err = policy.ParsePattern("public." + text); err != nil {
-			return nil, fmt.Errorf("--table %w", err)
-		}
-	}
-	name, exact := w.pattern.Exact()
-	w.exact = exact
-	w.table.Source = postgres.Name{Schema: name.Schema, Table: name.Name}
-	if !exact {
-		w.table.Source = postgres.ParseName(text)
-	}
-	w.table.Replica = w.table.Source
-	return w, nil
 }

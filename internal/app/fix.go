@@ -69,7 +69,24 @@ func newFixer(ctx context.Context, s Settings, f fixing) (*fixer, error) {
 		return nil, errors.New("the policy says detect.action: report, so nothing is corrected: leave --fix out, or change it to correct")
 	}
 	x := &fixer{fixing: f, settings: s, ledger: ledger.New(f.replica, f.policy.Pipeline), run: "diff-" + newID(), tables: make(map[string]*fixTable)}
-	return x, x.ledger.Migrate(ctx)
+	if err := x.ledger.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	return x, x.believe(ctx)
+}
+
+// believe refuses a source that this replica is not fed from, before anything is read.
+func (f *fixer) believe(ctx context.Context) error {
+	source := f.sourceID.String()
+	if source == f.replicaID.String() {
+		return fmt.Errorf("source and replica are one database (%s): --fix needs two; leave it out", source)
+	}
+	pinned, err := f.ledger.Pin(ctx, source)
+	if err != nil || pinned == source {
+		return err
+	}
+	return fmt.Errorf("the source is %s, but pipeline %q corrected this replica from %s before: check --source; if it was replaced on purpose, run trickle-consumer pin --source %s with a policy of that pipeline",
+		source, f.policy.Pipeline, pinned, source)
 }
 
 // table wires the steps for one table.
@@ -191,5 +208,9 @@ func (f *fixer) held(ctx context.Context) string {
 	if err != nil || reason == "" {
 		reason = "the limit in detect.brake is reached"
 	}
-	return "the brake is on: " + reason + "; look at it, then trickle-consumer brake --release, or raise detect.brake in the policy"
+	next := "look at the source first: a truncated table and a wrong restore look just like this. If they are right, run trickle-consumer brake --release, or raise it in the policy"
+	if f.settings.PolicyFile == "" {
+		next = "look at the source first: a truncated table and a wrong restore look just like this. If they are right, give a --policy whose detect.brake.deletes allows them"
+	}
+	return "the brake is on: " + reason + "; " + next
 }
