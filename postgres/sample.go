@@ -26,8 +26,9 @@ type Sample struct {
 	Order float64
 }
 
-// tuplesTried is how many places of a block are looked at for a row: the first may be dead, or moved.
-const tuplesTried = 4
+// farthestPlace bounds the places of a block that are looked at for a row: the powers of two up to it. Any of them may be dead or have moved; where
+// every row was updated in place, only the second half of the places holds rows, and a power of two is always in it.
+const farthestPlace = 256
 
 // Sample reads about one row in every rows of the table's, at most most.
 func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (Sample, error) {
@@ -45,10 +46,13 @@ func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (
 		s.Order = 1
 		return s, nil
 	}
-	step := max(total/wanted, 1)
 	var tids []string
-	for b := step / 2; b < longest; b += step {
-		for n := 1; n <= tuplesTried; n++ {
+	for i := int64(1); ; i += 2 {
+		b := i * total / (2 * wanted)
+		if b >= longest {
+			break
+		}
+		for n := 1; n <= farthestPlace; n *= 2 {
 			tids = append(tids, fmt.Sprintf(`"(%d,%d)"`, b, n))
 		}
 	}
