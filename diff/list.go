@@ -30,16 +30,14 @@ func (c *comparison) list(ctx context.Context, part postgres.Part) error {
 	return c.sides[0].do(ctx, func(source *pgconn.PgConn) error {
 		return c.sides[1].do(ctx, func(replica *pgconn.PgConn) error {
 			g, ctx := errgroup.WithContext(ctx)
-			var ends [2]stream
+			ends := [2]*stream{newStream(), newStream()}
 			for i, conn := range []*pgconn.PgConn{source, replica} {
-				s, pages := c.sides[i], make(chan []postgres.Entry, 4)
-				ends[i].pages = pages
+				s, end := c.sides[i], ends[i]
 				g.Go(func() error {
-					defer close(pages)
-					return s.on(c.send(ctx, reading{s, conn, part}, pages))
+					return s.on(end.fill(func(pages chan<- []postgres.Entry) error { return c.send(ctx, reading{s, conn, part}, pages) }))
 				})
 			}
-			g.Go(func() error { return c.merge(ctx, &ends[0], &ends[1]) })
+			g.Go(func() error { return c.merge(ctx, ends[0], ends[1]) })
 			return g.Wait()
 		})
 	})
@@ -77,18 +75,30 @@ func (c *comparison) send(ctx context.Context, r reading, pages chan<- []postgre
 
 // stream is a list that is read one entry after the other.
 type stream struct {
-	pages <-chan []postgres.Entry
+	pages chan []postgres.Entry
 	page  []postgres.Entry
 }
 
-// peek returns the next entry, nil behind the last.
+func newStream() *stream { return &stream{pages: make(chan []postgres.Entry, 4)} }
+
+// fill has the list read. Only a list that was read to its end gets one: behind one that broke off, all that the other side has would look as if this
+// side lacked it.
+func (s *stream) fill(read func(chan<- []postgres.Entry) error) error {
+	err := read(s.pages)
+	if err == nil {
+		close(s.pages)
+	}
+	return err
+}
+
+// peek returns the next entry, nil behind the last. Where the reader failed, the context ends.
 func (s *stream) peek(ctx context.Context) (*postgres.Entry, error) {
 	for len(s.page) == 0 {
 		var ok bool
 		select {
 		case s.page, ok = <-s.pages:
 			if !ok {
-				return nil, ctx.Err() // where the reader failed, it ended everything
+				return nil, nil
 			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
