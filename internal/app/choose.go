@@ -44,10 +44,10 @@ func choose(ctx context.Context, c choice) (chosen, error) {
 	var out chosen
 	var err error
 	if out.have, err = postgres.NewSource(c.source).Tables(ctx); err != nil {
-		return out, fmt.Errorf("source: %w", err)
+		return out, listing("source", err)
 	}
 	if out.there, err = postgres.NewSource(c.replica).Tables(ctx); err != nil {
-		return out, fmt.Errorf("replica: %w", err)
+		return out, listing("replica", err)
 	}
 	wanted := make([]*want, len(c.wanted))
 	for i, w := range c.wanted {
@@ -110,6 +110,14 @@ func choose(ctx context.Context, c choice) (chosen, error) {
 		}
 	}
 	return out, nil
+}
+
+// listing says which side's tables can't be listed, and the next step where there is one.
+func listing(role string, err error) error {
+	if postgres.State(err) == "57014" {
+		return fmt.Errorf("%s: %w: raise statement_timeout for this user (ALTER ROLE … SET statement_timeout = 0) or in the DSN", role, err)
+	}
+	return fmt.Errorf("%s: %w", role, err)
 }
 
 // met tells whether a table was asked for, and whether by its name.

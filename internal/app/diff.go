@@ -119,14 +119,14 @@ func Diff(ctx context.Context, s Settings, o DiffOptions) (Outcome, error) {
 		listed.Store(0)
 		r, err := differ.Table(ctx, t)
 		if err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
+			err = fmt.Errorf("stopped by a signal (%w)", context.Cause(ctx))
 		}
 		out.add(r, err)
 		if err := o.Printer.Compared(r, err); err != nil {
 			return out, err
 		}
 		if ctx.Err() != nil {
-			return out, fmt.Errorf("%w: %d of %d tables were compared to their end", context.Cause(ctx), out.Tables-out.Failed, len(list.failed)+len(list.tables))
+			return out, fmt.Errorf("stopped by a signal (%w): %d of %d tables were compared to their end", context.Cause(ctx), out.Tables-out.Failed, len(list.failed)+len(list.tables))
 		}
 	}
 	return out, nil
