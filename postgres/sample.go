@@ -46,26 +46,16 @@ func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (
 		s.Order = 1
 		return s, nil
 	}
-	var tids []string
-	for i := int64(1); ; i += 2 {
-		b := i * total / (2 * wanted)
-		if b >= longest {
-			break
-		}
-		for n := 1; n <= farthestPlace; n *= 2 {
-			tids = append(tids, fmt.Sprintf(`"(%d,%d)"`, b, n))
-		}
-	}
 	key := make([]string, len(l.Key))
 	for i := range key {
 		key[i] = "k" + strconv.Itoa(i)
 	}
 	list := strings.Join(key, ", ")
 	sql := "WITH found(" + list + ", heap, place) AS (SELECT DISTINCT ON (t.tableoid, (t.ctid::text::point)[0]) " + l.keySQL() +
-		", t.tableoid, t.ctid FROM " + l.Name.SQL() + " t WHERE t.ctid = ANY ($1::tid[]))" +
+		", t.tableoid, t.ctid FROM " + l.Name.SQL() + " t WHERE t.ctid = ANY (ARRAY(SELECT format('(%s,%s)', b, n)::tid FROM generate_series($1::bigint, $2::bigint, $3::bigint) b, generate_series(1, $4::int) n)))" +
 		" SELECT row_number() OVER (ORDER BY heap, place), " + list + " FROM found ORDER BY " + list
 	var places []int
-	err = each(ctx, c, sql, []Arg{text("{" + strings.Join(tids, ",") + "}")}, func(raw [][]byte) error {
+	err = each(ctx, c, sql, []Arg{number(step / 2), number(longest - 1), number(step), number(tuplesTried)}, func(raw [][]byte) error {
 		place, err := strconv.Atoi(string(raw[0]))
 		places = append(places, place)
 		k := make(message.Key, len(raw)-1)
@@ -123,3 +113,5 @@ func (l *Layout) blocks(ctx context.Context, c *pgconn.PgConn) (total, longest i
 	})
 	return total, longest, err
 }
+
+func number(n int64) Arg { return strconv.AppendInt(nil, n, 10) }
