@@ -60,6 +60,9 @@ type typeInfo struct {
 	hashable     bool   // has a hash of its own with a seed
 }
 
+// String is the form that travels.
+func (t typeInfo) String() string { return Name{Schema: t.schema, Table: t.name}.String() }
+
 func (t typeInfo) sql() string { return Quote(t.schema) + "." + Quote(t.name) }
 
 // signatureSQL is an expression over the parameter's table: what its columns and keys look like, and whether it is there at all.

@@ -192,7 +192,7 @@ func TestFit(t *testing.T) {
 		{"the same, in another order, wider, with more", `CREATE TABLE %s (extra int, n numeric(9,2), id bigint PRIMARY KEY, b varchar(20))`, postgres.Rules{}, ""},
 		{"its key is unique without being the primary key", `CREATE TABLE %s (sk bigserial PRIMARY KEY, id int NOT NULL UNIQUE, b text, n numeric)`, postgres.Rules{}, ""},
 		{"lacks a column", `CREATE TABLE %s (id int PRIMARY KEY, b text)`, postgres.Rules{}, `lacks column "n"`},
-		{"another type", `CREATE TABLE %s (id int PRIMARY KEY, b bytea, n numeric)`, postgres.Rules{}, `column "b" is compared as pg_catalog.text`},
+		{"another type", `CREATE TABLE %s (id int PRIMARY KEY, b bytea, n numeric)`, postgres.Rules{}, `column "b" is pg_catalog.text at the source, compared as pg_catalog.text, and pg_catalog.bytea here`},
 		{"another type, on purpose", `CREATE TABLE %s (id int PRIMARY KEY, b bytea, n numeric)`, loose, ""},
 		{"another policy", `CREATE TABLE %s (id int PRIMARY KEY, b text, n numeric)`, postgres.Rules{Compare: map[string]string{"b": "varchar(3)"}}, "same policy"},
 		{"another key", `CREATE TABLE %s (id int, b text PRIMARY KEY, n numeric)`, postgres.Rules{}, "the source's key is (id)"},

@@ -99,7 +99,8 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 			typ = loose
 		}
 		l.compared = append(l.compared, i)
-		l.Schema.Columns = append(l.Schema.Columns, &tricklepb.Column{Name: c.Name, Type: typ})
+		_, declared := t.base(c.oid)
+		l.Schema.Columns = append(l.Schema.Columns, &tricklepb.Column{Name: c.Name, Type: typ, Declared: declared.String()})
 	}
 	if err := l.oneToOne(); err != nil {
 		return nil, err
@@ -147,9 +148,12 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 			return nil, &MismatchError{t.Name, fmt.Sprintf("column %q is compared as %s at the source and as %s here by columns.compare: give both sides the same policy", c.GetName(), c.GetType(), loose)}
 		}
 		if !ok {
-			if own := t.comparedAs(t.Columns[i]); own != c.GetType() && !(integer(own) && integer(c.GetType())) {
-				return nil, &MismatchError{t.Name, fmt.Sprintf("column %q is compared as %s at the source and as %s in the replica: change one, or name a type that both can be cast to under columns.compare",
-					c.GetName(), c.GetType(), own)}
+			own := t.comparedAs(t.Columns[i])
+			_, declared := t.base(t.Columns[i].oid)
+			// One type on both sides is compared as the source does, though this server might not hash it: then the probe says so.
+			if own != c.GetType() && !(integer(own) && integer(c.GetType())) && declared.String() != c.GetDeclared() {
+				return nil, &MismatchError{t.Name, fmt.Sprintf("column %q is %s at the source, compared as %s, and %s here, compared as %s: change one, or name a type that both can be cast to under columns.compare",
+					c.GetName(), c.GetDeclared(), c.GetType(), declared, own)}
 			}
 		}
 		l.compared = append(l.compared, i)
@@ -183,77 +187,88 @@ func (l *Layout) oneToOne() error {
 }
 
 // probeSeed seeds the probe's digest.
-const probeSeed = "32776894263553125"
+const probeSeed = 32776894263553125
 
-// seed of the record digest: made of the columns, so that values of one schema never have the digest they should under another. Never 0: Postgres hashes
-// NULL to 0 and some values (a float 0, a numeric NaN, an empty jsonb object) to the seed, so that with 0 they would be the same.
-func (l *Layout) seed() string {
+// seed of the record digest: made of the columns, so that values of one schema never have the digest they should under another.
+func (l *Layout) seed() uint64 {
 	h := fnv.New64a()
 	for _, c := range l.Schema.GetColumns() {
 		fmt.Fprintf(h, "%q %q;", c.GetName(), c.GetType())
 	}
-	return strconv.FormatUint(h.Sum64()>>1|1, 10)
+	return h.Sum64()
 }
 
 // build makes the digest expressions over the alias t.
 func (l *Layout) build() {
-	var record, probe, portable []string
+	var elements, probe []element
+	var portable []string
 	for n, i := range l.compared {
-		c := l.Columns[i]
 		wire := l.Schema.GetColumns()[n]
-		expr := l.compareExpr(c, wire)
-		record = append(record, expr)
-		if p := l.probe1(c, wire); p != "" {
-			probe = append(probe, p)
+		expr := l.compareExpr(l.Columns[i], wire)
+		typ := l.hashedAs(wire)
+		elements = append(elements, element{expr, typ})
+		if lit := l.probeOf(typ); lit != "" {
+			probe = append(probe, element{lit, typ})
 		}
 		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
-	l.record = "hash_record_extended(ROW(" + strings.Join(record, ", ") + "), " + l.seed() + ")"
+	l.record = l.recordSQL(elements, l.seed())
 	l.portable = "('x' || substr(md5(" + strings.Join(portable, " || ") + "), 1, 16))::bit(64)::bigint"
-	slices.Sort(probe)
-	l.probe = "hash_record_extended(ROW(" + strings.Join(append(slices.Compact(probe), "'probe'::text"), ", ") + "), " + probeSeed + ")"
+	slices.SortFunc(probe, func(a, b element) int { return strings.Compare(a.expr, b.expr) })
+	l.probe = l.recordSQL(append(slices.Compact(probe), element{"'probe'::text", textType}), probeSeed)
+}
+
+// hashedAs is the type whose hash the record digest takes of a column.
+func (l *Layout) hashedAs(wire *tricklepb.Column) string {
+	loose, ok := l.rules.Compare[wire.GetName()]
+	switch {
+	case l.rules.Exact == ByBytes:
+		return textType
+	case !ok:
+		return wire.GetType()
+	}
+	oid := l.spelt(loose)
+	if oid == 0 {
+		return loose
+	}
+	return l.comparedAs(Column{oid: oid, deterministic: true})
 }
 
 // compareExpr is a column as the type it is compared as.
 func (l *Layout) compareExpr(c Column, wire *tricklepb.Column) string {
 	col := "t." + Quote(c.Name)
-	if loose, ok := l.rules.Compare[wire.GetName()]; ok {
-		if l.rules.Exact == ByBytes {
-			return "(" + col + "::" + loose + ")::text"
+	_, own := l.base(c.oid)
+	loose, ok := l.rules.Compare[wire.GetName()]
+	switch {
+	case ok:
+		col += "::" + loose
+		switch hashed := l.hashedAs(wire); hashed {
+		case textType:
+			return "(" + col + `)::text COLLATE "C"`
+		case loose:
+			return col
+		default:
+			return "(" + col + ")::" + ParseName(hashed).SQL()
 		}
-		return col + "::" + loose
-	}
-	if l.rules.Exact == ByBytes {
+	case l.rules.Exact == ByBytes, wire.GetType() == textType:
 		return col + `::text COLLATE "C"`
-	}
-	if wire.GetType() == textType {
-		return col + `::text COLLATE "C"`
-	}
-	if _, own := l.base(c.oid); (Name{own.schema, own.name}).String() == wire.GetType() && l.types[c.oid].kind != 'd' {
+	case own.String() == wire.GetType() && l.types[c.oid].kind != 'd':
 		return col
+	default:
+		return col + "::" + ParseName(wire.GetType()).SQL()
 	}
-	return col + "::" + ParseName(wire.GetType()).SQL()
 }
 
-// probe1 is the probe literal of a column's compared type.
-func (l *Layout) probe1(c Column, wire *tricklepb.Column) string {
-	typ := wire.GetType()
-	if _, loose := l.rules.Compare[wire.GetName()]; loose {
-		return "NULL::" + typ
-	}
-	if l.rules.Exact == ByBytes || typ == textType {
-		return "'Probe ü'::text"
-	}
-	if integer(typ) {
+// probeOf is the probe literal of a compared type, "" where there is none.
+func (l *Layout) probeOf(typ string) string {
+	switch {
+	case typ == textType:
+		return "'Probe Üü'::text"
+	case integer(typ):
 		return "42::int8"
+	default:
+		return l.Table.probe(l.named(typ))
 	}
-	want := ParseName(typ)
-	for oid, info := range l.types {
-		if info.schema == want.Schema && info.name == want.Table {
-			return l.Table.probe(oid)
-		}
-	}
-	return ""
 }
 
 // portableExpr frames one column as digest.Row does: tag, length in bytes, canonical text.
@@ -268,6 +283,8 @@ func (l *Layout) portableExpr(expr, typ string) string {
 		canonical = "trim_scale(" + expr + ")::text"
 	case tag == "float4", tag == "float8":
 		canonical = "(" + expr + " + 0::" + tag + ")::text" // -0 and 0 are equal
+	case l.leaf(l.named(typ)) == numericType:
+		canonical = trimmed(expr, numericType)
 	}
 	return "coalesce(" + literal(tag+":") + " || octet_length(" + canonical + ") || ':' || " + canonical + " || ';', " + literal(tag+":-;") + ")"
 }
@@ -287,6 +304,10 @@ func (l *Layout) Probe(ctx context.Context, c *pgconn.PgConn) (uint64, error) {
 		probe = uint64(v)
 		return err
 	})
+	if State(err) == "42883" {
+		// A type has no hash here, or a hash function has another name: another digest than the source's, whatever that is, and not 0.
+		return ^l.Schema.GetProbe(), nil
+	}
 	if err != nil {
 		return 0, fmt.Errorf("probing the row digest of %s: %w", l.Name, err)
 	}

@@ -1,5 +1,10 @@
 package postgres
 
+import (
+	"regexp"
+	"strings"
+)
+
 // probes are the literals that the probe row holds, by type name, for the types whose category does not settle it. A type
 // without a probe literal never goes into a record digest as it is: nobody could tell whether both sides hash it alike.
 func probeByName(name string) string {
@@ -26,7 +31,7 @@ func probeByCategory(category byte) string {
 	case 'N':
 		return "42"
 	case 'S':
-		return "Probe ü"
+		return "Probe Üü" // both cases: citext folds by the database's locale
 	case 'D':
 		return "2001-02-03 04:05:06+00"
 	case 'T':
@@ -100,8 +105,10 @@ func (t *Table) base(oid uint32) (uint32, typeInfo) {
 }
 
 const (
-	textType  = "pg_catalog.text"
-	jsonbType = "pg_catalog.jsonb"
+	textType    = "pg_catalog.text"
+	jsonbType   = "pg_catalog.jsonb"
+	int8Type    = "pg_catalog.int8"
+	numericType = "pg_catalog.numeric"
 )
 
 // comparedAs is the type a column is compared as, in the form that travels ("pg_catalog.numeric"): its own, without domain, where that is
@@ -114,7 +121,51 @@ func (t *Table) comparedAs(c Column) string {
 	case !c.deterministic, !t.stable(oid), info.name == "varchar" && info.schema == "pg_catalog":
 		return textType
 	default:
-		return Name{Schema: info.schema, Table: info.name}.String()
+		return info.String()
+	}
+}
+
+// named finds a type by the form that travels, 0 where there is none.
+func (t *Table) named(typ string) uint32 {
+	want := ParseName(typ)
+	for oid, info := range t.types {
+		if info.schema == want.Schema && info.name == want.Table {
+			return oid
+		}
+	}
+	return 0
+}
+
+// spelt finds the type that a policy names, "numeric(12,2)", without its modifiers; 0 where only the server can read it.
+func (t *Table) spelt(name string) uint32 {
+	name, array := strings.CutSuffix(strings.Join(strings.Fields(modifiers.ReplaceAllString(name, "")), " "), "[]")
+	lower := strings.ToLower(name)
+	if internal, ok := spellings()[lower]; ok {
+		lower = internal
+	}
+	oid := t.named("pg_catalog." + lower)
+	if oid == 0 {
+		oid = t.named(name)
+	}
+	if !array || oid == 0 {
+		return oid
+	}
+	for list, info := range t.types {
+		if info.elem == oid {
+			return list
+		}
+	}
+	return 0
+}
+
+var modifiers = regexp.MustCompile(`\([^)]*\)`)
+
+// spellings are SQL's names of types that the catalogue calls otherwise.
+func spellings() map[string]string {
+	return map[string]string{
+		"bigint": "int8", "integer": "int4", "int": "int4", "smallint": "int2", "decimal": "numeric", "dec": "numeric", "real": "float4", "double precision": "float8", "float": "float8",
+		"boolean": "bool", "character varying": "varchar", "character": "bpchar", "char": "bpchar", "bit varying": "varbit", "timestamp without time zone": "timestamp",
+		"timestamp with time zone": "timestamptz", "time without time zone": "time", "time with time zone": "timetz",
 	}
 }
 

@@ -870,7 +870,9 @@ type Column struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// The type both sides compare, schema-qualified, without a length.
-	Type          string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// The type the source's table has it as, without domains.
+	Declared      string `protobuf:"bytes,3,opt,name=declared,proto3" json:"declared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -915,6 +917,13 @@ func (x *Column) GetName() string {
 func (x *Column) GetType() string {
 	if x != nil {
 		return x.Type
+	}
+	return ""
+}
+
+func (x *Column) GetDeclared() string {
+	if x != nil {
+		return x.Declared
 	}
 	return ""
 }
@@ -1726,10 +1735,11 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\x06digest\x18\x03 \x01(\x06R\x06digest\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x04R\aversion\x12\x18\n" +
 	"\asettled\x18\x05 \x01(\bR\asettled\x12\x16\n" +
-	"\x06absent\x18\x06 \x01(\bR\x06absent\"0\n" +
+	"\x06absent\x18\x06 \x01(\bR\x06absent\"L\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04type\x18\x02 \x01(\tR\x04type\"\xac\x01\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1a\n" +
+	"\bdeclared\x18\x03 \x01(\tR\bdeclared\"\xac\x01\n" +
 	"\x06Schema\x12,\n" +
 	"\acolumns\x18\x01 \x03(\v2\x12.trickle.v1.ColumnR\acolumns\x12\x10\n" +
 	"\x03key\x18\x02 \x03(\tR\x03key\x12 \n" +

@@ -1,0 +1,140 @@
+package postgres
+
+import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// element is one thing that goes into a digest: an expression, and the type it is compared as, as it travels.
+type element struct{ expr, typ string }
+
+// Stand-ins for NULL where it has to have a hash. A value that happened to be one of these would pass for NULL.
+const (
+	nullInteger = "5871781006564002453"
+	nullNumeric = "-5871781006564002453.7046029254386353131"
+	nullText    = "'NULL 51c8a7c25a2d0f15'"
+	nullJSON    = `'"NULL 51c8a7c25a2d0f15"'::jsonb`
+)
+
+// chained is how many columns one chain of hashes takes: each is a level of nesting for the server's parser, which has a limit.
+const chained = 24
+
+// recordSQL is 64 bits of the elements, computed with Postgres's own hashes. Integers, numerics and text go into a chain, in which each is hashed
+// under the hash of the one before; the chain begins with the hash of a record of all others. That costs no more than a record of everything,
+// and leaves room to mend what those hashes do not tell apart:
+//
+//   - bigint folds its halves onto each other (-1 is 4294967295, 1 is 2^32): the upper half is hashed too.
+//   - numeric leaves out the sign, and NaN and the infinities are one: they change what the digits are hashed under.
+//   - arrays leave out bounds and dimensions: these are hashed too.
+//   - containers of numeric and bigint have their elements' faults: their text is hashed instead, without trailing zeros.
+func (l *Layout) recordSQL(elements []element, seed uint64) string {
+	var rest []string
+	var links []func(under string) string
+	for n, e := range elements {
+		switch {
+		case integer(e.typ):
+			links = append(links, func(under string) string { return integerLink(e.expr, under) })
+		case e.typ == numericType:
+			links = append(links, func(under string) string { return numericLink(e.expr, under, n) })
+		case e.typ == textType:
+			links = append(links, func(under string) string { return textLink(e.expr, under) })
+		case e.typ == jsonbType:
+			rest = append(rest, "coalesce("+e.expr+", "+nullJSON+")") // NULL and [[]] are one
+		default:
+			oid := l.named(e.typ)
+			switch leaf := l.leaf(oid); {
+			case leaf == int8Type, leaf == numericType:
+				links = append(links, func(under string) string { return textLink(trimmed(e.expr, leaf), under) })
+				continue
+			case l.types[oid].elem != 0:
+				links = append(links, func(under string) string { return shapeLink(e.expr, under) })
+			}
+			rest = append(rest, e.expr)
+		}
+	}
+	whole := mark(seed, "start")
+	if len(rest) > 0 {
+		whole = "hash_record_extended(ROW(" + strings.Join(rest, ", ") + "), " + whole + ")"
+	}
+	var chains []string
+	for group := range slices.Chunk(links, chained) {
+		for _, link := range group {
+			whole = link(whole)
+		}
+		chains = append(chains, finished(whole))
+		whole = mark(seed, "chain "+strconv.Itoa(len(chains)))
+	}
+	switch len(chains) {
+	case 0:
+		return finished(whole)
+	case 1:
+		return chains[0]
+	default:
+		return finished(strings.Join(chains, " # "))
+	}
+}
+
+// finished is the last step. A record's hash is a sum over its columns: without a step that is none, two rows that swap a value would have the same
+// sum of digests as before.
+func finished(hash string) string { return "hashint8extended(1597463007, " + hash + ")" }
+
+// mark is a constant that is made of what it is for.
+func mark(seed uint64, purpose string) string {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%x %s", seed, purpose)
+	return strconv.FormatUint(h.Sum64()>>1|1, 10)
+}
+
+func integerLink(expr, under string) string {
+	v := "coalesce((" + expr + ")::int8, " + nullInteger + ")"
+	return "hashint8extended(" + v + ", hashint8extended(" + v + " >> 32, " + under + "))"
+}
+
+func textLink(expr, under string) string {
+	return "hashtextextended(coalesce(" + expr + ", " + nullText + ") COLLATE \"C\", " + under + ")"
+}
+
+// numericLink hashes the digits under what the sign says; scale() is NULL for what has no digits. The marks are those of one column: the hash of 0
+// is next to the one it is hashed under, and of what has no digits it is that itself.
+func numericLink(expr, under string, column int) string {
+	is := func(what string) string { return mark(uint64(column), what) }
+	return "hash_numeric_extended(coalesce(" + expr + ", " + nullNumeric + "), (" + under + ") # CASE WHEN scale(" + expr + ") IS NULL THEN CASE (" + expr + ")::text" +
+		" WHEN 'NaN' THEN " + is("NaN") + " WHEN 'Infinity' THEN " + is("infinity") + " WHEN '-Infinity' THEN " + is("-infinity") + " ELSE 0 END" +
+		" WHEN " + expr + " < 0 THEN " + is("negative") + " ELSE 0 END)"
+}
+
+// shapeLink hashes how many elements an array has, or, where it has other dimensions than a plain list, which.
+func shapeLink(expr, under string) string {
+	return "hashint8extended(coalesce(CASE WHEN array_ndims(" + expr + ") > 1 OR array_lower(" + expr + ", 1) <> 1 THEN hashtextextended(array_dims(" + expr +
+		"), 1) ELSE cardinality(" + expr + ") END, " + nullInteger + "), " + under + ")"
+}
+
+// trimmed is the text of a container of numbers of this type: numerics that differ only in their scale have one.
+func trimmed(expr, leaf string) string {
+	txt := "(" + expr + ")::text"
+	if leaf != numericType {
+		return txt
+	}
+	return "regexp_replace(regexp_replace(" + txt + ", " + literal(`(\.[0-9]*[1-9])0+(?![0-9])`) + ", " + literal(`\1`) + ", 'g'), " + literal(`\.0+(?![0-9])`) + ", '', 'g')"
+}
+
+// leaf is the type of the values in an array, range or multirange, through any nesting of these and of domains, in the form that travels; "" for
+// what is none of these.
+func (l *Layout) leaf(oid uint32) string {
+	info := l.types[oid]
+	inner := info.elem
+	if info.kind == 'r' || info.kind == 'm' {
+		inner = info.subtype
+	}
+	if inner == 0 {
+		return ""
+	}
+	inner, info = l.base(inner)
+	if deeper := l.leaf(inner); deeper != "" {
+		return deeper
+	}
+	return info.String()
+}
