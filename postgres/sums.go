@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -202,24 +203,23 @@ func finite(ranges []message.Range) bool {
 }
 
 // keySeed seeds the key's hash, so that it is not the row's digest where the key is all of the row.
-const keySeed = "7046029254386353131"
+const keySeed = 7046029254386353131
 
 // keyHash is 64 bits of the compared key.
 func (l *Layout) keyHash(kind digest.Kind) string {
-	var record, portable []string
+	var record []element
+	var portable []string
 	for _, k := range l.Key {
-		for n, i := range l.compared {
-			if i == k {
-				expr, wire := l.compareExpr(l.Columns[i], l.Schema.GetColumns()[n]), l.Schema.GetColumns()[n]
-				record = append(record, expr)
-				portable = append(portable, l.portableExpr(expr, wire.GetType()))
-			}
-		}
+		n := slices.Index(l.compared, k)
+		wire := l.Schema.GetColumns()[n]
+		expr := l.compareExpr(l.Columns[k], wire)
+		record = append(record, element{expr, l.hashedAs(wire)})
+		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
 	if kind == digest.Portable {
 		return portableHash(portable)
 	}
-	return "hash_record_extended(ROW(" + strings.Join(record, ", ") + "), " + keySeed + ")"
+	return l.recordSQL(record, keySeed)
 }
 
 // portableHash is the first 64 bits of the MD5 of framed fields.
