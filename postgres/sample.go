@@ -30,6 +30,9 @@ type Sample struct {
 // every row was updated in place, only the second half of the places holds rows, and a power of two is always in it.
 const farthestPlace = 256
 
+// tuplesTried is how many places of a block are looked at for a row: the first may be dead, or moved.
+const tuplesTried = 4
+
 // Sample reads about one row in every rows of the table's, at most most.
 func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (Sample, error) {
 	var s Sample
@@ -46,6 +49,7 @@ func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (
 		s.Order = 1
 		return s, nil
 	}
+	step := max(total/wanted, 1)
 	key := make([]string, len(l.Key))
 	for i := range key {
 		key[i] = "k" + strconv.Itoa(i)
