@@ -26,12 +26,9 @@ type Sample struct {
 	Order float64
 }
 
-// farthestPlace bounds the places of a block that are looked at for a row: the powers of two up to it. Any of them may be dead or have moved; where
-// every row was updated in place, only the second half of the places holds rows, and a power of two is always in it.
-const farthestPlace = 256
-
-// tuplesTried is how many places of a block are looked at for a row: the first may be dead, or moved.
-const tuplesTried = 4
+// placesTried is how many places of a block are looked at for a row: the powers of two. Any of them may be dead or have moved; where every row was
+// updated in place, only the second half of the places holds rows, and a power of two is always in it. A block has at most 291.
+const placesTried = 9
 
 // Sample reads about one row in every rows of the table's, at most most.
 func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (Sample, error) {
@@ -49,17 +46,17 @@ func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (
 		s.Order = 1
 		return s, nil
 	}
-	step := max(total/wanted, 1)
 	key := make([]string, len(l.Key))
 	for i := range key {
 		key[i] = "k" + strconv.Itoa(i)
 	}
 	list := strings.Join(key, ", ")
 	sql := "WITH found(" + list + ", heap, place) AS (SELECT DISTINCT ON (t.tableoid, (t.ctid::text::point)[0]) " + l.keySQL() +
-		", t.tableoid, t.ctid FROM " + l.Name.SQL() + " t WHERE t.ctid = ANY (ARRAY(SELECT format('(%s,%s)', b, n)::tid FROM generate_series($1::bigint, $2::bigint, $3::bigint) b, generate_series(1, $4::int) n)))" +
+		", t.tableoid, t.ctid FROM " + l.Name.SQL() + " t WHERE t.ctid = ANY (ARRAY(SELECT format('(%s,%s)', (2 * i + 1) * $1::bigint / (2 * $2::bigint), 1 << n)::tid" +
+		" FROM generate_series(0, $3::bigint) i, generate_series(0, $4::int - 1) n)))" +
 		" SELECT row_number() OVER (ORDER BY heap, place), " + list + " FROM found ORDER BY " + list
 	var places []int
-	err = each(ctx, c, sql, []Arg{number(step / 2), number(longest - 1), number(step), number(tuplesTried)}, func(raw [][]byte) error {
+	err = each(ctx, c, sql, []Arg{number(total), number(wanted), number(longest * wanted / total), number(placesTried)}, func(raw [][]byte) error {
 		place, err := strconv.Atoi(string(raw[0]))
 		places = append(places, place)
 		k := make(message.Key, len(raw)-1)
