@@ -68,12 +68,13 @@ func compareTables(ctx context.Context, p *pair, o options, out io.Writer) error
 		diffRandom100: {equalData, hundredData, random, changed(100)},
 	}
 	c := &comparer{pair: p, program: o.program, jobs: o.jobs, rows: o.rows}
+	// What is set against a floor most comes right after it.
 	all := []reading{
 		{floorCount, func(ctx context.Context) (*os.ProcessState, error) {
 			return nil, c.floor(ctx, "SELECT count(*) FROM "+ordered)
 		}},
-		{floorScan, func(ctx context.Context) (*os.ProcessState, error) { return nil, c.floor(ctx, sumOf(ordered)) }},
 		{floorCopy, func(ctx context.Context) (*os.ProcessState, error) { return nil, c.copyOut(ctx) }},
+		{floorScan, func(ctx context.Context) (*os.ProcessState, error) { return nil, c.floor(ctx, sumOf(ordered)) }},
 	}
 	for _, name := range []string{diffEqual, diffHundred, diffPercent, diffAll, diffNoReplica, diffNoSource} {
 		all = append(all, c.reading(name, diffs[name]))
