@@ -131,6 +131,9 @@ func (d *Differ) Table(ctx context.Context, t Table) (Result, error) {
 		c := &comparison{differ: d, result: Result{Table: t}}
 		err := c.run(ctx)
 		c.result.Took = time.Since(began)
+		if err != nil && ctx.Err() != nil {
+			return c.result, ctx.Err() // and not what the server said to being stopped
+		}
 		if err == nil || n == attempts || c.reported || !postgres.Passing(err) {
 			return c.result, explain(err, t)
 		}
@@ -151,7 +154,7 @@ func explain(err error, t Table) error {
 	case "42501":
 		return fmt.Errorf("%w: GRANT USAGE ON SCHEMA and SELECT ON the table to this user, or leave the table out", err)
 	case "57014":
-		return fmt.Errorf("%w: raise statement_timeout for this user (ALTER ROLE … SET statement_timeout = 0) or in the DSN (options=-c%%20statement_timeout=0), on the side that it names", err)
+		return fmt.Errorf("%w: raise statement_timeout for this user (ALTER ROLE … SET statement_timeout = 0) or in the DSN (options=-c%%20statement_timeout%%3D0), on the side that it names", err)
 	case "55P03":
 		return fmt.Errorf("%w: somebody holds a lock on it (ALTER TABLE, TRUNCATE, VACUUM FULL); try again when that is over", err)
 	}

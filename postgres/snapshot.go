@@ -52,6 +52,9 @@ func (w Way) String() string {
 // tuning makes room for sums by bucket and sorted lists, and for one connection takes one core.
 const tuning = "SET LOCAL work_mem = '64MB'; SET LOCAL max_parallel_workers_per_gather = 0"
 
+// begins is a transaction that may idle: one side waits for the other for as long as that takes to read.
+const begins = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0"
+
 // OpenSnapshot takes a snapshot of the layout's table, after checking that it still looks as described (else ErrChanged).
 func OpenSnapshot(ctx context.Context, pool *pgxpool.Pool, l *Layout, o SnapshotOptions) (_ *Snapshot, err error) {
 	s := &Snapshot{layout: l, pool: pool, idle: make(chan *pgxpool.Conn, max(o.Connections, 1))}
@@ -95,7 +98,7 @@ func (s *Snapshot) open(ctx context.Context) (*pgxpool.Conn, error) {
 		return nil, fmt.Errorf("connecting for a snapshot: %w", err)
 	}
 	s.conns = append(s.conns, conn)
-	if err := script(ctx, conn.Conn().PgConn(), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+	if err := script(ctx, conn.Conn().PgConn(), begins); err != nil {
 		return nil, fmt.Errorf("beginning a snapshot: %w", err)
 	}
 	return conn, nil
