@@ -67,7 +67,7 @@ func (c *comparison) describe(ctx context.Context) error {
 	var probes [2]uint64
 	err = c.both(ctx, func(ctx context.Context, s *side) error {
 		return s.borrow(ctx, func(conn *pgconn.PgConn) (err error) {
-			if err = s.layout.Readable(ctx, conn); err != nil {
+			if err := s.layout.Readable(ctx, conn); err != nil {
 				return err
 			}
 			probes[c.index(s)], err = s.layout.Probe(ctx, conn)
