@@ -18,7 +18,7 @@ type Detail struct {
 	Digests []uint64
 }
 
-// Details reads rows by key, as Rows does with values, and each column's own digest.
+// Details reads rows by key, as Rows does with values, and each column's own digest. A row that is Present has both.
 func (l *Layout) Details(ctx context.Context, c *pgconn.PgConn, keys []message.Key, w Want) ([]Detail, error) {
 	w.Values = true
 	rows, err := l.Rows(ctx, c, keys, w)
@@ -56,5 +56,9 @@ func (l *Layout) Details(ctx context.Context, c *pgconn.PgConn, keys []message.K
 		}
 		return nil
 	})
+	for i := range out {
+		// Outside of a snapshot a row may come or go between the two statements.
+		out[i].Present = out[i].Present && out[i].Digests != nil
+	}
 	return out, err
 }
