@@ -80,7 +80,8 @@ func OpenSnapshot(ctx context.Context, pool *pgxpool.Pool, l *Layout, o Snapshot
 	}
 	for len(s.conns) < o.Connections {
 		if _, err := s.join(ctx); full(err) {
-			break // the server has no more to give: what there is will do
+			s.spare() // the server has no more to give: what there is will do
+			break
 		} else if err != nil {
 			return nil, err
 		}
@@ -114,6 +115,14 @@ func (s *Snapshot) join(ctx context.Context) (*pgxpool.Conn, error) {
 		return nil, fmt.Errorf("taking over a snapshot: %w", err)
 	}
 	return conn, nil
+}
+
+// spare hands the last connection back, unless it is the only one, for whatever has to be looked up besides.
+func (s *Snapshot) spare() {
+	if last := len(s.conns) - 1; last > 0 {
+		end(s.conns[last])
+		s.conns = s.conns[:last]
+	}
 }
 
 // Prepare tells every connection how the table will be read; nobody may be in Do.
@@ -172,14 +181,19 @@ func (s *Snapshot) Aside(ctx context.Context, fn func(c *pgconn.PgConn) error) e
 // Close ends the transactions; nobody may be in Do. A connection that is not at rest then is closed and not handed back.
 func (s *Snapshot) Close() {
 	for _, conn := range s.conns {
-		ctx, cancel := context.WithTimeout(context.Background(), rollbackBound)
-		if err := script(ctx, conn.Conn().PgConn(), "ROLLBACK"); err != nil {
-			_ = conn.Conn().Close(ctx) // the pool drops what is closed
-		}
-		cancel()
-		conn.Release()
+		end(conn)
 	}
 	s.conns = nil
+}
+
+// end ends a connection's transaction and hands it back.
+func end(conn *pgxpool.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), rollbackBound)
+	defer cancel()
+	defer conn.Release()
+	if err := script(ctx, conn.Conn().PgConn(), "ROLLBACK"); err != nil {
+		_ = conn.Conn().Close(ctx) // the pool drops what is closed
+	}
 }
 
 // Passing tells an error that a later try may not meet: the connection broke, the server restarts or is full, or a standby had to cancel the query.
