@@ -110,6 +110,9 @@ func (s *settler) runOnce(ctx context.Context, batch suspects) (suspects, error)
 	for i := range batch.keys {
 		now.sightings[i].Through = now.at.Add(-s.c.differ.opts.Settle)
 		verdicts[i] = drift.Judge(&batch.sightings[i], now.sightings[i])
+		if verdicts[i] == drift.Proven && moved(batch.sightings[i].Replica, now.sightings[i].Replica) {
+			verdicts[i] = drift.InFlight
+		}
 		if verdicts[i] == drift.Proven {
 			found = append(found, candidate{batch.keys[i], now.sightings[i].Kind()})
 		}
@@ -118,6 +121,12 @@ func (s *settler) runOnce(ctx context.Context, batch suspects) (suspects, error)
 		return suspects{}, err
 	}
 	return now.only(func(i int) bool { return verdicts[i] == drift.InFlight }), nil
+}
+
+// moved tells that the replica's row was written between two looks. A measured lag would say what that means; here it shows that CDC may be further behind
+// than it was given time for.
+func moved(before, now drift.Observed) bool {
+	return before.Present != now.Present || before.Version != now.Version
 }
 
 // look reads the clock, then the replica, then the source. Rows whose writers had ended before the last look count as settled.
