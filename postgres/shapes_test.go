@@ -177,3 +177,39 @@ func says(t *testing.T, err error, parts ...string) {
 		}
 	}
 }
+
+// A type may have a hash in one version of its extension and none in another.
+func TestTypeThatOnlyOneSideCanHash(t *testing.T) {
+	t.Parallel()
+	const ddl = `CREATE TYPE code; CREATE FUNCTION code_in(cstring) RETURNS code LANGUAGE internal IMMUTABLE STRICT AS 'byteain'; CREATE FUNCTION code_out(code) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'byteaout';
+		CREATE TYPE code (INPUT = code_in, OUTPUT = code_out, LIKE = bytea, CATEGORY = 'S'); CREATE DOMAIN short AS code; CREATE TABLE t (id int PRIMARY KEY, v code, w short); INSERT INTO t VALUES (1, 'a', 'b'), (2, NULL, '')`
+	const hash = `CREATE FUNCTION code_eq(code, code) RETURNS bool LANGUAGE internal IMMUTABLE STRICT AS 'byteaeq'; CREATE OPERATOR = (LEFTARG = code, RIGHTARG = code, FUNCTION = code_eq, HASHES);
+		CREATE FUNCTION code_hash(code) RETURNS int LANGUAGE internal IMMUTABLE STRICT AS 'hashvarlena'; CREATE FUNCTION code_hash(code, bigint) RETURNS bigint LANGUAGE internal IMMUTABLE STRICT AS 'hashvarlenaextended';
+		CREATE OPERATOR CLASS code_ops DEFAULT FOR TYPE code USING hash AS OPERATOR 1 =, FUNCTION 1 code_hash(code), FUNCTION 2 code_hash(code, bigint)`
+	hashes, cannot := fresh(t, ddl, hash), fresh(t, ddl)
+	for name, c := range map[string]struct {
+		source, replica *pgxpool.Pool
+		alike           bool // in their record digests
+	}{
+		"the replica can't": {hashes, cannot, false},
+		"the source can't":  {cannot, hashes, true}, // as text
+		"both can":          {hashes, hashes, true},
+	} {
+		ls := describe(t, c.source, "public.t", postgres.Rules{})
+		lr := fit(t, c.replica, "public.t", ls, postgres.Rules{})
+		on(t, c.replica, func(conn *pgconn.PgConn) {
+			probe, err := lr.Probe(t.Context(), conn)
+			if err != nil || (probe == ls.Schema.GetProbe()) != c.alike {
+				t.Errorf("%s: probes %x and %x, %v", name, ls.Schema.GetProbe(), probe, err)
+			}
+		})
+		if here, there := whole(t, c.source, ls, digest.Portable), whole(t, c.replica, lr, digest.Portable); here != there {
+			t.Errorf("%s: %+v and %+v", name, here, there)
+		}
+		if c.alike {
+			if here, there := whole(t, c.source, ls, digest.Record), whole(t, c.replica, lr, digest.Record); here != there {
+				t.Errorf("%s: %+v and %+v", name, here, there)
+			}
+		}
+	}
+}
