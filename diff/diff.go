@@ -156,7 +156,7 @@ func explain(err error, t Table) error {
 	case "57014":
 		return fmt.Errorf("%w: raise statement_timeout for this user (ALTER ROLE … SET statement_timeout = 0) or in the DSN (options=-c%%20statement_timeout%%3D0), on the side that it names", err)
 	case "53300":
-		return fmt.Errorf("%w: raise max_connections or this user's CONNECTION LIMIT there, or lower --jobs; two connections are enough, a few more with --settle or --fix", err)
+		return fmt.Errorf("%w: raise max_connections or this user's CONNECTION LIMIT there, or lower --jobs; two connections are enough to compare and list", err)
 	case "55P03":
 		return fmt.Errorf("%w: somebody holds a lock on it (ALTER TABLE, TRUNCATE, VACUUM FULL); try again when that is over", err)
 	}

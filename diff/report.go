@@ -96,12 +96,7 @@ func (c *comparison) detail(ctx context.Context, found []candidate) error {
 	for len(found) > 0 {
 		var rows [2][]postgres.Detail
 		for i, s := range c.sides {
-			// As they were when they were found to differ: in the snapshot, or just now.
-			read := s.borrow
-			if c.differ.opts.Settle == 0 {
-				read = s.snapshot.Aside
-			}
-			err := read(ctx, func(conn *pgconn.PgConn) (err error) {
+			err := c.lookup(s)(ctx, func(conn *pgconn.PgConn) (err error) {
 				rows[i], err = s.layout.Details(ctx, conn, keysOf(found), postgres.Want{Digest: c.kind})
 				return err
 			})
@@ -118,6 +113,20 @@ func (c *comparison) detail(ctx context.Context, found []candidate) error {
 		found = found[n:]
 	}
 	return nil
+}
+
+// lookup reads a side's rows as they were when they were found to differ: in the snapshot, or just now.
+func (c *comparison) lookup(s *side) func(context.Context, func(*pgconn.PgConn) error) error {
+	if c.differ.opts.Settle == 0 {
+		return s.snapshot.Aside
+	}
+	return func(ctx context.Context, fn func(*pgconn.PgConn) error) error {
+		if err := c.suspects.enter(ctx); err != nil {
+			return err
+		}
+		defer c.suspects.leave()
+		return s.borrow(ctx, fn)
+	}
 }
 
 // tell hands one difference to whoever lists them.

@@ -23,6 +23,8 @@ const (
 type settler struct {
 	c     *comparison
 	queue chan suspects
+	// place is held by who reads outside of the snapshots: one at a time, so that a server with one connection left will do.
+	place chan struct{}
 }
 
 // suspects are keys that differed when they were looked at together.
@@ -36,8 +38,20 @@ type suspects struct {
 }
 
 func newSettler(c *comparison) *settler {
-	return &settler{c: c, queue: make(chan suspects, mostPending)}
+	return &settler{c: c, queue: make(chan suspects, mostPending), place: make(chan struct{}, 1)}
 }
+
+// enter waits for the place to read outside of the snapshots, until leave.
+func (s *settler) enter(ctx context.Context) error {
+	select {
+	case s.place <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *settler) leave() { <-s.place }
 
 // close says that no more will come.
 func (s *settler) close() { close(s.queue) }
@@ -131,6 +145,10 @@ func moved(before, now drift.Observed) bool {
 
 // look reads the clock, then the replica, then the source. Rows whose writers had ended before the last look count as settled.
 func (s *settler) look(ctx context.Context, last suspects) (suspects, error) {
+	if err := s.enter(ctx); err != nil {
+		return suspects{}, err
+	}
+	defer s.leave()
 	source, replica := s.c.sides[0], s.c.sides[1]
 	now := suspects{keys: last.keys, sightings: make([]drift.Sighting, len(last.keys))}
 	var err error

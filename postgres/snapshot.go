@@ -28,7 +28,7 @@ type Snapshot struct {
 
 // SnapshotOptions bound what a snapshot takes of its server.
 type SnapshotOptions struct {
-	// Connections is how many it opens where the server has them; one is enough to go on.
+	// Connections is how many it opens where the server has them; one is enough to go on. The pool has to allow one more, for Aside.
 	Connections int
 }
 
@@ -78,14 +78,14 @@ func OpenSnapshot(ctx context.Context, pool *pgxpool.Pool, l *Layout, o Snapshot
 	if err != nil {
 		return nil, fmt.Errorf("exporting a snapshot: %w", err)
 	}
-	for len(s.conns) < o.Connections {
+	for len(s.conns) <= o.Connections { // one more than is kept: see spare
 		if _, err := s.join(ctx); full(err) {
-			s.spare() // the server has no more to give: what there is will do
-			break
+			break // the server has no more to give: what there is will do
 		} else if err != nil {
 			return nil, err
 		}
 	}
+	s.spare()
 	for _, c := range s.conns {
 		s.idle <- c
 	}
