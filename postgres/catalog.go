@@ -160,8 +160,11 @@ func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
 
 func isTrue(b []byte) bool { return len(b) == 1 && b[0] == 't' }
 
-// typeOf resolves a column's type name for casts: quoted, without a length.
-func (t *Table) typeOf(c Column) string { return t.types[c.oid].sql() }
+// typeOf resolves a column's type name for casts: quoted, without a length, and without a domain, whose collation may be another than the column's.
+func (t *Table) typeOf(c Column) string {
+	_, info := t.base(c.oid)
+	return info.sql()
+}
 
 // column finds a column by name, -1 where there is none.
 func (t *Table) column(name string) int {
