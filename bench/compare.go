@@ -269,6 +269,11 @@ func (c *comparer) memory(ctx context.Context, rows int, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n%s, %d rows, once: peak memory of the client %.1f MiB, wall %.1f s, client CPU %.3f s\n", diffEqual, rows, peakMiB(spent), wall(spent), clientCPU(spent))
+	verdict := "missed"
+	if peakMiB(spent) <= mostMiB {
+		verdict = "met"
+	}
+	fmt.Fprintf(out, "\n%s, %d rows, once: peak memory of the client %.1f MiB (at most %d: %s), wall %.1f s, client CPU %.3f s\n", diffEqual, rows,
+		peakMiB(spent), mostMiB, verdict, wall(spent), clientCPU(spent))
 	return nil
 }

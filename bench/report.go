@@ -33,6 +33,9 @@ func reportComparison(out io.Writer, readings []reading, measured rounds) {
 	}
 }
 
+// mostMiB is what the client may need, however many rows there are and however many differ.
+const mostMiB = 64
+
 // target is something that the project wants to stay below.
 type target struct {
 	what  string
@@ -47,12 +50,12 @@ func reportTargets(out io.Writer, measured rounds, rows int) {
 		{"identical: source CPU, × digest scan's", measured.ratio(term{diffEqual, sourceCPU}, term{floorScan, sourceCPU}), 1.2},
 		{"identical: client CPU, × digest scan's on the source", measured.ratio(term{diffEqual, clientCPU}, term{floorScan, sourceCPU}), 0.02},
 		{"identical: client CPU, × digest scan's on both sides", measured.ratio(term{diffEqual, clientCPU}, term{floorScan, serversCPU}), 0.02},
-		{fmt.Sprintf("identical: client peak, MiB at %d rows", rows), measured.of(diffEqual, peakMiB), 64},
+		{fmt.Sprintf("identical: client peak, MiB at %d rows", rows), measured.of(diffEqual, peakMiB), mostMiB},
 		{"random key, identical: wall, × its digest scan", measured.ratio(term{diffRandom, wall}, term{floorRandomScan, wall}), 1.6},
 		{"100 differences: wall, × identical", measured.ratio(term{diffHundred, wall}, term{diffEqual, wall}), 1.5},
 		{"random key, 100 differences: wall, × identical", measured.ratio(term{diffRandom100, wall}, term{diffRandom, wall}), 1.5},
 		{"1 % differs: wall, × identical", measured.ratio(term{diffPercent, wall}, term{diffEqual, wall}), 4},
-		{"everything differs: client peak, MiB", measured.of(diffAll, peakMiB), 64},
+		{"everything differs: client peak, MiB", measured.of(diffAll, peakMiB), mostMiB},
 	}
 	fmt.Fprintln(out, "\n| target | at most | measured | |\n|---|---|---|---|")
 	for _, t := range targets {
