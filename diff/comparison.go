@@ -221,7 +221,7 @@ func (c *comparison) settled(source, replica digest.Thumbprint) bool {
 	switch {
 	case source == replica:
 		return true
-	case c.differ.keysWanted():
+	case c.keysWanted():
 		return false
 	case replica.Rows == 0:
 		c.count(drift.Missing, int64(source.Rows))
@@ -235,8 +235,16 @@ func (c *comparison) settled(source, replica digest.Thumbprint) bool {
 }
 
 // keysWanted tells whether differences are more than counted.
-func (d *Differ) keysWanted() bool {
-	return d.opts.Settle > 0 || d.opts.Fixer != nil || d.opts.List()
+func (c *comparison) keysWanted() bool {
+	o := c.differ.opts
+	return o.Settle > 0 || o.Fixer != nil || c.listWanted()
+}
+
+// listWanted asks whoever lists, never while he is told something.
+func (c *comparison) listWanted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.differ.opts.List()
 }
 
 func (c *comparison) count(kind drift.Kind, rows int64) {

@@ -93,7 +93,7 @@ type Options struct {
 	Settle time.Duration
 	// Found is told each difference, one call at a time; nil: they are only counted.
 	Found func(Table, Difference) error
-	// List tells whether Found still wants differences; asked before each batch.
+	// List tells whether Found still wants differences; asked before each batch, and never while Found is called.
 	List func() bool
 	// Fixer corrects what differs; nil: nothing is written.
 	Fixer Fixer

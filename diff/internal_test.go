@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/postgres"
 )
 
@@ -62,6 +65,32 @@ func TestStoppedBetweenStatements(t *testing.T) {
 	c := &comparison{differ: New(nil, nil, Options{})}
 	if err := c.byKey(ctx, []message.Range{{}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopped, and it says %v", err)
+	}
+}
+
+// Whoever lists keeps count without a lock: he is asked and told one call at a time, whatever runs beside. The race detector sees to it.
+func TestFoundAndListTakeTurns(t *testing.T) {
+	t.Parallel()
+	const most = 1000
+	told := 0
+	c := &comparison{differ: New(nil, nil, Options{
+		Found: func(Table, Difference) error { told++; return nil }, List: func() bool { return told < most },
+	})}
+	c.sides[0] = &side{layout: &postgres.Layout{Schema: &tricklepb.Schema{}}}
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		for range 2 * most {
+			if err := c.tell(candidate{kind: drift.Missing}, postgres.Detail{}, postgres.Detail{}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range most {
+		c.settled(digest.Thumbprint{Rows: 1}, digest.Thumbprint{Rows: 2})
+	}
+	telling.Wait()
+	if told != most || c.settled(digest.Thumbprint{Rows: 1}, digest.Thumbprint{}) != true {
+		t.Errorf("%d were told", told)
 	}
 }
 

@@ -201,7 +201,7 @@ func TestStoppedInTheMiddle(t *testing.T) {
 		p.both(t, slow)
 		watching := [2]*pgxpool.Pool{watch(t, dsns[0]), watch(t, dsns[1])}
 		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
+		t.Cleanup(cancel)
 		var done <-chan answer
 		if options.Settle > 0 {
 			exec(t, p.replica, "UPDATE t SET n = 1")
@@ -214,9 +214,9 @@ func TestStoppedInTheMiddle(t *testing.T) {
 				return nil
 			})
 		} else {
-			unlock := [2]func(){shut(t, watching[0]), shut(t, watching[1])}
-			defer unlock[0]()
-			defer unlock[1]()
+			for _, pool := range watching {
+				t.Cleanup(shut(t, pool))
+			}
 			done = p.begin(ctx, slowTable(), options)
 			awaitGate(t, watching[0])
 			awaitGate(t, watching[1])

@@ -51,7 +51,7 @@ func (c *comparison) proven(ctx context.Context, found []candidate) error {
 	for _, f := range found {
 		c.count(f.kind, 1)
 	}
-	if c.differ.opts.List() {
+	if c.listWanted() {
 		c.mark()
 		if err := c.detail(ctx, found); err != nil {
 			return err
@@ -93,11 +93,13 @@ func keysOf(found []candidate) []message.Key {
 
 // detail reads both sides' rows and tells what differs in them.
 func (c *comparison) detail(ctx context.Context, found []candidate) error {
-	for len(found) > 0 {
+	most := len(found) // at once: where rows are large, a server would send many of them in vain
+	for len(found) > 0 && c.listWanted() {
+		asked := found[:min(most, len(found))]
 		var rows [2][]postgres.Detail
 		for i, s := range c.sides {
 			err := c.lookup(s)(ctx, func(conn *pgconn.PgConn) (err error) {
-				rows[i], err = s.layout.Details(ctx, conn, keysOf(found), postgres.Want{Digest: c.kind})
+				rows[i], err = s.layout.Details(ctx, conn, keysOf(asked), postgres.Want{Digest: c.kind})
 				return err
 			})
 			if err != nil {
@@ -110,7 +112,9 @@ func (c *comparison) detail(ctx context.Context, found []candidate) error {
 				return err
 			}
 		}
-		found = found[n:]
+		if found = found[n:]; n < len(asked) {
+			most = 2 * n
+		}
 	}
 	return nil
 }
