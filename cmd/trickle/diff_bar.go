@@ -97,7 +97,7 @@ func line(s diff.State, took time.Duration) string {
 	if s.Differences > 0 {
 		differ = ", " + humanize.Comma(s.Differences) + " differ"
 	}
-	return fmt.Sprintf("%s [%s%s] %3.0f %%, %s rows/s%s%s", s.Table, strings.Repeat("#", full), strings.Repeat(".", width-full), share*100, humanize.SIWithDigits(speed, 1, ""), left, differ)
+	return fmt.Sprintf("%s [%s%s] %3.0f %%, %s rows/s%s%s", s.Table, strings.Repeat("#", full), strings.Repeat(".", width-full), share*100, strings.TrimSpace(humanize.SIWithDigits(speed, 1, "")), left, differ)
 }
 
 // above writes whole lines where the bar is, and lets it come back below.

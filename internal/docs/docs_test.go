@@ -327,7 +327,7 @@ func TestAFaultInACommandIsSeen(t *testing.T) {
 		{"go run ./cmd/trickle demo --duration 2m", ""},
 		{"trickle policy validate orders.yaml", ""},
 		{"trickle-consumer run|status|resync|brake|pin|policy", ""},
-		{"trickle diff --source DSN", "no command diff"},
+		{"trickle baseline build", "no command baseline"},
 		{"trickle policy lint orders.yaml", "no command lint"},
 		{"trickle run --speed 5", "no flag --speed"},
 		{"trickle-consumer resync [--all]", "no flag --all"},
