@@ -138,13 +138,12 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 
 // loadTypes reads pg_type whole: some hundred rows, once per description, spare a recursion over element and base types.
 func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
-	return each(ctx, c, `SELECT t.oid::bigint, n.nspname, t.typname, t.typtype, t.typcategory,
+	return each(ctx, c, `WITH h AS MATERIALIZED (SELECT o.opcintype AS oid FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'hash'
+			JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocrighttype = o.opcintype AND p.amprocnum = 2 WHERE o.opcdefault)
+		SELECT t.oid::bigint, n.nspname, t.typname, t.typtype, t.typcategory,
 			coalesce((SELECT e.oid::bigint FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid), 0), t.typbasetype::bigint,
 			coalesce((SELECT r.rngsubtype::bigint FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)), 0),
-			EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'hash'
-				JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocrighttype = o.opcintype AND p.amprocnum = 2
-				WHERE o.opcdefault AND (o.opcintype = t.oid OR t.typcategory = 'S' AND EXISTS (
-					SELECT FROM pg_cast k WHERE k.castsource = t.oid AND k.casttarget = o.opcintype AND k.castmethod = 'b')))
+			t.oid IN (SELECT oid FROM h) OR t.typcategory = 'S' AND EXISTS (SELECT FROM pg_cast k JOIN h ON h.oid = k.casttarget WHERE k.castsource = t.oid AND k.castmethod = 'b')
 		FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace`, nil, func(row [][]byte) error {
 		num := func(i int) uint32 {
 			v, _ := strconv.ParseUint(string(row[i]), 10, 32)
