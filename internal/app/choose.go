@@ -102,7 +102,8 @@ func choose(ctx context.Context, c choice) (chosen, error) {
 		return out, nil
 	}
 	if c.policy != nil {
-		return out, c.idle(&out)
+		err := c.idle(&out)
+		return out, err
 	}
 	for _, name := range out.there {
 		if !mapped[name] {

@@ -72,7 +72,10 @@ func newFixer(ctx context.Context, s Settings, f fixing) (*fixer, error) {
 	if err := x.ledger.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	return x, x.believe(ctx)
+	if err := x.believe(ctx); err != nil {
+		return nil, err
+	}
+	return x, nil
 }
 
 // believe refuses a source that this replica is not fed from, before anything is read.
