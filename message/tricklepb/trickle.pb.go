@@ -28,7 +28,7 @@ type DigestKind int32
 
 const (
 	DigestKind_DIGEST_KIND_UNSPECIFIED DigestKind = 0
-	// hash_record_extended inside Postgres.
+	// Postgres's own hashes, one under the other, inside Postgres.
 	DigestKind_DIGEST_KIND_RECORD DigestKind = 1
 	// Canonical text, hashed the same on any engine.
 	DigestKind_DIGEST_KIND_PORTABLE DigestKind = 2
