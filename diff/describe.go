@@ -32,7 +32,7 @@ func (s *side) on(err error) error {
 func (s *side) borrow(ctx context.Context, fn func(c *pgconn.PgConn) error) error {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("connecting: %w", err)
+		return fmt.Errorf("connecting: %w", postgres.OneLine(err))
 	}
 	defer conn.Release()
 	return fn(conn.Conn().PgConn())

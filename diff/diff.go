@@ -105,6 +105,8 @@ type Options struct {
 type Differ struct {
 	source, replica *pgxpool.Pool
 	opts            Options
+	// lost: the table before was given up for a lost connection, so that the next is tried only once.
+	lost bool
 }
 
 // New compares through the pools, which stay the caller's and allow Jobs+2 connections each.
@@ -124,23 +126,35 @@ func New(source, replica *pgxpool.Pool, o Options) *Differ {
 // attempts bounds how often a table is begun.
 const attempts = 3
 
-// Table compares one table. The result holds what was compared, also with an error.
+// Table compares one table; one at a time. The result holds what was compared, also with an error.
 func (d *Differ) Table(ctx context.Context, t Table) (Result, error) {
 	began := time.Now()
+	best := Result{Table: t} // of the attempts that failed
 	for n := 1; ; n++ {
 		c := &comparison{differ: d, result: Result{Table: t}}
 		err := c.run(ctx)
 		c.result.Took = time.Since(began)
-		if err != nil && ctx.Err() != nil {
-			return c.result, ctx.Err() // and not what the server said to being stopped
+		if err == nil || c.result.Rows >= best.Rows {
+			best = c.result
 		}
-		if err == nil || n == attempts || c.reported || !postgres.Passing(err) {
+		if err != nil && ctx.Err() != nil {
+			return best, ctx.Err() // and not what the server said to being stopped
+		}
+		if err == nil {
+			d.lost = false
+			return best, nil
+		}
+		if c.reported || !postgres.Passing(err) {
 			return c.result, explain(err, t)
+		}
+		if n == attempts || d.lost {
+			d.lost = true
+			return best, explain(err, t)
 		}
 		select {
 		case <-time.After(time.Second): // a server that restarts is back soon
 		case <-ctx.Done():
-			return c.result, ctx.Err()
+			return best, ctx.Err()
 		}
 	}
 }

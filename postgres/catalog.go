@@ -21,7 +21,7 @@ var ErrChanged = errors.New("the table's shape changed")
 type NoKeyError struct{ Table Name }
 
 func (e *NoKeyError) Error() string {
-	return fmt.Sprintf("table %s has no primary key and no unique index over NOT NULL columns: add one (ALTER TABLE %s ADD PRIMARY KEY …) or take the table out of the policy",
+	return fmt.Sprintf("table %s has no primary key and no unique index over NOT NULL columns: add one (ALTER TABLE %s ADD PRIMARY KEY …) or leave the table out",
 		e.Table, e.Table.SQL())
 }
 

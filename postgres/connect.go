@@ -51,7 +51,7 @@ type Options struct {
 // Open connects, with the session settings that the text form of values depends on. Its errors are one line and say what to change.
 func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 	if dsn == "" {
-		return nil, fmt.Errorf("no %s database given: set %s or its environment variable", o.Role, o.Setting)
+		return nil, fmt.Errorf("no %s database given: set %s", o.Role, o.Setting)
 	}
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
@@ -116,7 +116,11 @@ func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
 	if errors.As(err, &dial) {
 		return fmt.Errorf("%s can't be reached: %w; check host and port in %s", where, dial, o.Setting)
 	}
-	return fmt.Errorf("%s: %w; check %s", where, err, o.Setting)
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return fmt.Errorf("%s can't be found: %w; check the host in %s", where, name, o.Setting)
+	}
+	return fmt.Errorf("%s: %w; check %s", where, OneLine(err), o.Setting)
 }
 
 // sameServer refuses connections that lead to another server than the pool's first one did: behind a name or a list of hosts there may be several, and

@@ -96,7 +96,7 @@ func OpenSnapshot(ctx context.Context, pool *pgxpool.Pool, l *Layout, o Snapshot
 func (s *Snapshot) open(ctx context.Context) (*pgxpool.Conn, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connecting for a snapshot: %w", err)
+		return nil, fmt.Errorf("connecting for a snapshot: %w", OneLine(err))
 	}
 	s.conns = append(s.conns, conn)
 	if err := script(ctx, conn.Conn().PgConn(), begins); err != nil {
@@ -152,12 +152,16 @@ func full(err error) bool {
 // Connections is how many connections it reads through.
 func (s *Snapshot) Connections() int { return len(s.conns) }
 
-// Do runs fn on one of the connections as soon as one is idle. fn must not call Do.
+// Do runs fn on one of the connections as soon as one is idle. fn must not call Do. Behind an error a connection is not used again: whoever waits for one
+// is told by the end of the context, and not by what a transaction that failed says to everything.
 func (s *Snapshot) Do(ctx context.Context, fn func(c *pgconn.PgConn) error) error {
 	select {
 	case conn := <-s.idle:
-		defer func() { s.idle <- conn }()
-		return fn(conn.Conn().PgConn())
+		err := fn(conn.Conn().PgConn())
+		if err == nil {
+			s.idle <- conn
+		}
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
