@@ -15,7 +15,7 @@ import (
 type Kind int
 
 const (
-	// Record is hash_record_extended inside Postgres: the cheapest, only where both sides compute the same probe.
+	// Record is made of the hashes that Postgres has for its types, inside it: the cheapest, only where both sides compute the same probe.
 	Record Kind = 1
 	// Portable is a hash of canonical text: the same on any engine, and in Row below.
 	Portable Kind = 2

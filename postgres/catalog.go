@@ -44,6 +44,7 @@ type Column struct {
 	NotNull        bool
 	Generated      bool // GENERATED ALWAYS AS (…) STORED
 	IdentityAlways bool
+	filled         bool   // no row of it, or of a child table, holds NULL
 	number         string // attnum: a column that was dropped and added again has another
 	oid            uint32
 	deterministic  bool // its collation, if any, compares bytes
@@ -94,14 +95,16 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 		return nil, fmt.Errorf("table %s: %w", name, ErrNoTable)
 	}
 	numbers := make(map[string]int)
-	err = each(ctx, c, `SELECT a.attnum, a.attname, a.atttypid::bigint, a.attnotnull, a.attgenerated <> '', a.attidentity = 'a', coalesce(l.collisdeterministic, true)
+	err = each(ctx, c, `SELECT a.attnum, a.attname, a.atttypid::bigint, a.attnotnull, a.attgenerated <> '', a.attidentity = 'a', coalesce(l.collisdeterministic, true),
+			a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND NOT k.convalidated AND a.attnum = ANY (k.conkey))
+				AND NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent WHERE i.inhparent = a.attrelid AND c.relkind = 'r')
 		FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation
 		WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, []Arg{text(name.SQL())}, func(row [][]byte) error {
 		numbers[string(row[0])] = len(t.Columns)
 		oid, _ := strconv.ParseUint(string(row[2]), 10, 32)
 		t.Columns = append(t.Columns, Column{
 			Name: string(row[1]), number: string(row[0]), oid: uint32(oid), NotNull: isTrue(row[3]), Generated: isTrue(row[4]),
-			IdentityAlways: isTrue(row[5]), deterministic: isTrue(row[6]),
+			IdentityAlways: isTrue(row[5]), deterministic: isTrue(row[6]), filled: isTrue(row[7]),
 		})
 		return nil
 	})
@@ -160,8 +163,12 @@ func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
 func isTrue(b []byte) bool { return len(b) == 1 && b[0] == 't' }
 
 // typeOf resolves a column's type name for casts: quoted, without a length, and without a domain, whose collation may be another than the column's.
+// Integers are read as the widest: the other side's may be wider, and the index serves all widths.
 func (t *Table) typeOf(c Column) string {
 	_, info := t.base(c.oid)
+	if integer(info.String()) {
+		return `"pg_catalog"."int8"`
+	}
 	return info.sql()
 }
 

@@ -38,7 +38,7 @@ func (l *Layout) Details(ctx context.Context, c *pgconn.PgConn, keys []message.K
 		if w.Digest == digest.Portable {
 			sql += ", " + portableHash([]string{l.portableExpr(expr, wire.GetType())})
 		} else {
-			sql += ", " + l.recordSQL([]element{{expr, l.hashedAs(wire)}}, keySeed)
+			sql += ", " + l.recordSQL([]element{{expr: expr, typ: l.hashedAs(wire)}}, keySeed)
 		}
 	}
 	err = each(ctx, c, sql+" FROM "+from+" JOIN "+l.Name.SQL()+" t ON "+on, p.args, func(raw [][]byte) error {

@@ -8,8 +8,23 @@ import (
 	"strings"
 )
 
+// recordDigests names the way in which recordSQL makes digests; give it another name with every change.
+const recordDigests = "chained hashes"
+
 // element is one thing that goes into a digest: an expression, and the type it is compared as, as it travels.
-type element struct{ expr, typ string }
+type element struct {
+	expr, typ string
+	// filled: it is never NULL on this side, so nothing has to stand in for NULL. The digest is the same with and without.
+	filled bool
+}
+
+// or is the expression with a stand-in for NULL.
+func (e element) or(null string) string {
+	if e.filled {
+		return "(" + e.expr + ")"
+	}
+	return "coalesce(" + e.expr + ", " + null + ")"
+}
 
 // Stand-ins for NULL where it has to have a hash. A value that happened to be one of these would pass for NULL.
 const (
@@ -36,18 +51,20 @@ func (l *Layout) recordSQL(elements []element, seed uint64) string {
 	for n, e := range elements {
 		switch {
 		case integer(e.typ):
-			links = append(links, func(under string) string { return integerLink(e.expr, under) })
+			links = append(links, func(under string) string { return integerLink(e, under) })
 		case e.typ == numericType:
-			links = append(links, func(under string) string { return numericLink(e.expr, under, n) })
+			links = append(links, func(under string) string { return numericLink(e, under, n) })
 		case e.typ == textType:
-			links = append(links, func(under string) string { return textLink(e.expr, under) })
+			links = append(links, func(under string) string { return textLink(e, under) })
 		case e.typ == jsonbType:
-			rest = append(rest, "coalesce("+e.expr+", "+nullJSON+")") // NULL and [[]] are one
+			rest = append(rest, e.or(nullJSON)) // NULL and [[]] are one
 		default:
 			oid := l.named(e.typ)
 			switch leaf := l.leaf(oid); {
 			case leaf == int8Type, leaf == numericType:
-				links = append(links, func(under string) string { return textLink(trimmed(e.expr, leaf), under) })
+				links = append(links, func(under string) string {
+					return textLink(element{expr: trimmed(e.expr, leaf), filled: e.filled}, under)
+				})
 				continue
 			case l.types[oid].elem != 0:
 				links = append(links, func(under string) string { return shapeLink(e.expr, under) })
@@ -88,20 +105,21 @@ func mark(seed uint64, purpose string) string {
 	return strconv.FormatUint(h.Sum64()>>1|1, 10)
 }
 
-func integerLink(expr, under string) string {
-	v := "coalesce((" + expr + ")::int8, " + nullInteger + ")"
+func integerLink(e element, under string) string {
+	v := element{expr: "(" + e.expr + ")::int8", filled: e.filled}.or(nullInteger)
 	return "hashint8extended(" + v + ", hashint8extended(" + v + " >> 32, " + under + "))"
 }
 
-func textLink(expr, under string) string {
-	return "hashtextextended(coalesce(" + expr + ", " + nullText + ") COLLATE \"C\", " + under + ")"
+func textLink(e element, under string) string {
+	return "hashtextextended(" + e.or(nullText) + " COLLATE \"C\", " + under + ")"
 }
 
 // numericLink hashes the digits under what the sign says; scale() is NULL for what has no digits. The marks are those of one column: the hash of 0
 // is next to the one it is hashed under, and of what has no digits it is that itself.
-func numericLink(expr, under string, column int) string {
+func numericLink(e element, under string, column int) string {
+	expr := e.expr
 	is := func(what string) string { return mark(uint64(column), what) }
-	return "hash_numeric_extended(coalesce(" + expr + ", " + nullNumeric + "), (" + under + ") # CASE WHEN scale(" + expr + ") IS NULL THEN CASE (" + expr + ")::text" +
+	return "hash_numeric_extended(" + e.or(nullNumeric) + ", (" + under + ") # CASE WHEN scale(" + expr + ") IS NULL THEN CASE (" + expr + ")::text" +
 		" WHEN 'NaN' THEN " + is("NaN") + " WHEN 'Infinity' THEN " + is("infinity") + " WHEN '-Infinity' THEN " + is("-infinity") + " ELSE 0 END" +
 		" WHEN " + expr + " < 0 THEN " + is("negative") + " ELSE 0 END)"
 }

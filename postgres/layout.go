@@ -110,6 +110,7 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 	}
 	l.Schema.Where, l.Schema.Exact = rules.Where, rules.Exact == ByBytes
 	h := fnv.New64a()
+	h.Write([]byte(recordDigests)) // sums that were kept from an older digest are not this one's
 	for n, c := range l.Schema.GetColumns() {
 		// The number too: a column that takes the place of a dropped one may hold other values in rows whose version is what it was.
 		fmt.Fprintf(h, "%q %q %s;", c.GetName(), c.GetType(), t.Columns[l.compared[n]].number)
@@ -206,16 +207,16 @@ func (l *Layout) build() {
 		wire := l.Schema.GetColumns()[n]
 		expr := l.compareExpr(l.Columns[i], wire)
 		typ := l.hashedAs(wire)
-		elements = append(elements, element{expr, typ})
+		elements = append(elements, element{expr: expr, typ: typ, filled: l.Columns[i].filled})
 		if lit := l.probeOf(typ); lit != "" {
-			probe = append(probe, element{lit, typ})
+			probe = append(probe, element{expr: lit, typ: typ})
 		}
 		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
 	l.record = l.recordSQL(elements, l.seed())
 	l.portable = "('x' || substr(md5(" + strings.Join(portable, " || ") + "), 1, 16))::bit(64)::bigint"
 	slices.SortFunc(probe, func(a, b element) int { return strings.Compare(a.expr, b.expr) })
-	l.probe = l.recordSQL(append(slices.Compact(probe), element{"'probe'::text", textType}), probeSeed)
+	l.probe = l.recordSQL(append(slices.Compact(probe), element{expr: "'probe'::text", typ: textType}), probeSeed)
 }
 
 // hashedAs is the type whose hash the record digest takes of a column.
@@ -252,11 +253,22 @@ func (l *Layout) compareExpr(c Column, wire *tricklepb.Column) string {
 		}
 	case l.rules.Exact == ByBytes, wire.GetType() == textType:
 		return col + `::text COLLATE "C"`
-	case own.String() == wire.GetType() && l.types[c.oid].kind != 'd':
-		return col
+	case integer(own.String()) && integer(wire.GetType()):
+		return col + l.plainly(c) // a wider one than the source's may hold what the source's can't
+	case own.String() == wire.GetType():
+		return col + l.plainly(c)
 	default:
 		return col + "::" + ParseName(wire.GetType()).SQL()
 	}
+}
+
+// plainly is the cast that takes a domain off a column, "" where there is none.
+func (l *Layout) plainly(c Column) string {
+	if l.types[c.oid].kind != 'd' {
+		return ""
+	}
+	_, own := l.base(c.oid)
+	return "::" + own.sql()
 }
 
 // probeOf is the probe literal of a compared type, "" where there is none.

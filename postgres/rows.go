@@ -167,7 +167,12 @@ func (l *Layout) unnest(p *params, keys []message.Key) (from, on string) {
 		c := l.Columns[k]
 		args[i] = p.add(Array(vals)) + "::text[]"
 		cols[i] = "k" + strconv.Itoa(i)
-		conds[i] = "t." + Quote(c.Name) + " = v." + cols[i] + "::" + l.typeOf(c)
+		value := "v." + cols[i] + "::" + l.typeOf(c)
+		if _, info := l.base(c.oid); info.kind == 'e' {
+			// The other side may have a label that this one has not: no row has it here.
+			value = "(SELECT e FROM unnest(enum_range(NULL::" + info.sql() + ")) AS e WHERE e::text = v." + cols[i] + ")"
+		}
+		conds[i] = "t." + Quote(c.Name) + " = " + value
 	}
 	return "unnest(" + strings.Join(args, ", ") + ") WITH ORDINALITY AS v(" + strings.Join(cols, ", ") + ", n)", strings.Join(conds, " AND ")
 }

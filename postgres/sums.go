@@ -213,7 +213,7 @@ func (l *Layout) keyHash(kind digest.Kind) string {
 		n := slices.Index(l.compared, k)
 		wire := l.Schema.GetColumns()[n]
 		expr := l.compareExpr(l.Columns[k], wire)
-		record = append(record, element{expr, l.hashedAs(wire)})
+		record = append(record, element{expr: expr, typ: l.hashedAs(wire), filled: true})
 		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
 	if kind == digest.Portable {
