@@ -82,6 +82,9 @@ func (c *comparison) describe(ctx context.Context) error {
 		c.kind = digest.Portable
 	}
 	c.result.Digest = c.kind
+	if hashed := source.layout.HashedJSON(); c.kind == digest.Record && len(hashed) > 0 {
+		c.result.Notes = append(c.result.Notes, list(hashed)+": compared by Postgres's jsonb hash, which does not see a number's sign or where a nested value ends; --jsonb text does")
+	}
 	return nil
 }
 

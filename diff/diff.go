@@ -38,7 +38,7 @@ type Result struct {
 	Unfixed map[string]int64
 	Way     postgres.Way
 	Digest  digest.Kind
-	// Notes are what a person should know: columns that only one side has.
+	// Notes are what a person should know: columns that only one side has, and those of which not all is seen.
 	Notes []string
 	Took  time.Duration
 }

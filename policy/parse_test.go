@@ -53,7 +53,7 @@ func TestDesignExample(t *testing.T) {
 	if p.Rate != (Rate{5000, 1 << 20, 0.02}) {
 		t.Errorf("rate: %+v", p.Rate)
 	}
-	want := Table{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", Where: "region = 'eu'", Replica: "cache.orders",
+	want := Table{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", JSONB: "hash", Where: "region = 'eu'", Replica: "cache.orders",
 		Columns: Columns{Exclude: []string{"search_vector"}, Compare: map[string]string{"amount": "numeric(12,2)"}}}
 	if len(p.Tables) != 1 || !reflect.DeepEqual(p.Tables[0], want) {
 		t.Errorf("tables: %+v", p.Tables)
@@ -78,7 +78,7 @@ func TestDefaults(t *testing.T) {
 	d := func(d time.Duration) Duration { return Duration(d) }
 	want := &Policy{
 		Pipeline: "orders", Schedule: Schedule{Cycle: d(24 * time.Hour)}, Quiet: d(10 * time.Minute), MaxStaleness: d(7 * 24 * time.Hour), RangeRows: 5000,
-		Tables:  []Table{{Table: "public.orders", Mode: ModeThumbprints, Compare: "type"}},
+		Tables:  []Table{{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", JSONB: "hash"}},
 		Gate:    Gate{MaxLag: d(30 * time.Second)},
 		Detect:  Detect{ActionCorrect, Confirm{d(5 * time.Second), 3}, d(10 * time.Minute), Brake{1000, 10000}, "origin"},
 		Resync:  Resync{Threshold{Discrepancies: 20, MinRows: 1000}, threshold, ApprovalAuto, d(time.Hour), ViaSideChannel, 4},
@@ -114,6 +114,7 @@ pipeline: orders
 tables:
   - table: public.orders
     columns: {exclude: [note], compare: {a: text}, rename: {a: b, b: a, "my col": note}}
+    jsonb: text
     where: "a > 0"
     replica_where: "b > 0"
 gate: {heartbeat: true}
@@ -121,7 +122,7 @@ gate: {heartbeat: true}
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("%v, warnings %v", err, warnings)
 	}
-	want := Table{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", Where: "a > 0", ReplicaWhere: "b > 0", Columns: Columns{
+	want := Table{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", JSONB: "text", Where: "a > 0", ReplicaWhere: "b > 0", Columns: Columns{
 		Exclude: []string{"note"}, Compare: map[string]string{"a": "text"}, Rename: map[string]string{"a": "b", "b": "a", "my col": "note"},
 	}}
 	if !reflect.DeepEqual(p.Tables[0], want) {
@@ -181,6 +182,7 @@ func TestRefused(t *testing.T) {
 		{"glob without a star in the replica", tables + "[{table: a.*, replica: c.d}]", "give as many"},
 		{"one place for two tables", tables + "[{table: a.b, replica: c.d}, {table: c.d}]", "tables[0] goes to c.d in the replica as well"},
 		{"mode", tables + "[{table: a.b, mode: fast}]", `"fast" is not allowed: give thumbprints or rows`},
+		{"jsonb", tables + "[{table: a.b, jsonb: bytes}]", `tables[0].jsonb: "bytes" is not allowed: give hash or text`},
 		{"comma that is no type's", tables + "[{table: a.b, columns: {compare: {c: text, 2)}}}]", "tables[0].columns.compare.2): has no value"},
 		{"excluded and compared", tables + "[{table: a.b, columns: {exclude: [c], compare: {c: text}}}]", "keep one of the two"},
 		{"excluded and renamed", tables + "\n  - table: a.b\n    columns:\n      exclude: [c]\n      rename: {x: y, c: d}", `f:6:22: tables[0].columns.rename.c: the column is excluded as well, so its name in the replica is not looked at: keep one of the two`},

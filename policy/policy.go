@@ -75,6 +75,7 @@ type Table struct {
 	Mode         string  `yaml:"mode" default:"thumbprints" enum:"thumbprints|rows" doc:"Send sums of ranges, or the rows themselves."`
 	Columns      Columns `yaml:"columns" doc:"Which columns are compared, and as what."`
 	Compare      string  `yaml:"compare" default:"type" enum:"type|bytes" doc:"Compare by type (1.0 equals 1.00) or byte for byte."` // type (default) or bytes
+	JSONB        string  `yaml:"jsonb" default:"hash" enum:"hash|text" doc:"Compare jsonb by Postgres's hash of it, or by its text, which sees more and costs more."`
 	Where        string  `yaml:"where" doc:"SQL condition, the same on both sides: only rows that meet it are verified."`
 	ReplicaWhere string  `yaml:"replica_where" doc:"The condition of where in the replica's words, if its columns are called otherwise there."`
 	QuietColumn  string  `yaml:"quiet_column" doc:"A timestamp column to tell quiet rows by, instead of xmin."`                                             // a timestamp column to tell quiet rows by, instead of xmin

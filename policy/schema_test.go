@@ -47,6 +47,8 @@ func TestSchemaAgreesWithParse(t *testing.T) {
 		{false, "pipeline: orders\ntables: [{table: orders}]"},
 		{false, "pipeline: orders\ntables: [{mode: rows}]"},
 		{false, "pipeline: orders\ntables: [{table: a.b, mode: fast}]"},
+		{true, "pipeline: orders\ntables: [{table: a.b, jsonb: text}]"},
+		{false, "pipeline: orders\ntables: [{table: a.b, jsonb: bytes}]"},
 		{false, "pipeline: orders\ntables: [{table: a.b, where: 1}]"},
 		{false, "pipeline: orders\ntables: [{table: a.b, columns: {exclude: c}}]"},
 		{false, "pipeline: orders\ntables: [{table: a.b, columns: {compare: {c: ''}}}]"},

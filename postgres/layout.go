@@ -20,6 +20,7 @@ type Rules struct {
 	Compare     map[string]string // column: looser type
 	Rename      map[string]string // column: what the replica calls it
 	Exact       Exactness
+	JSON        JSONness
 	Where       string
 	QuietColumn string
 	// ReplicaWhere is Where in the replica's own words; empty: Where, as it is.
@@ -108,14 +109,14 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 	for _, k := range t.Key {
 		l.Schema.Key = append(l.Schema.Key, t.Columns[k].Name)
 	}
-	l.Schema.Where, l.Schema.Exact = rules.Where, rules.Exact == ByBytes
+	l.Schema.Where, l.Schema.Exact, l.Schema.JsonAsText = rules.Where, rules.Exact == ByBytes, rules.JSON == JSONAsText
 	h := fnv.New64a()
 	h.Write([]byte(recordDigests)) // sums that were kept from an older digest are not this one's
 	for n, c := range l.Schema.GetColumns() {
 		// The number too: a column that takes the place of a dropped one may hold other values in rows whose version is what it was.
 		fmt.Fprintf(h, "%q %q %s;", c.GetName(), c.GetType(), t.Columns[l.compared[n]].number)
 	}
-	fmt.Fprintf(h, "%q %q %d", l.Schema.GetKey(), rules.Where, rules.Exact)
+	fmt.Fprintf(h, "%q %q %d %d", l.Schema.GetKey(), rules.Where, rules.Exact, rules.JSON)
 	l.Schema.Fingerprint = h.Sum64()
 	l.build()
 	return l, nil
@@ -128,8 +129,8 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 	if rules.ReplicaWhere != "" {
 		l.condition = rules.ReplicaWhere
 	}
-	if rules.Where != schema.GetWhere() || (rules.Exact == ByBytes) != schema.GetExact() {
-		return nil, &MismatchError{t.Name, fmt.Sprintf("the publisher's policy has where: %q and the detector's %q, or their compare differs: give both sides the same policy",
+	if rules.Where != schema.GetWhere() || (rules.Exact == ByBytes) != schema.GetExact() || (rules.JSON == JSONAsText) != schema.GetJsonAsText() {
+		return nil, &MismatchError{t.Name, fmt.Sprintf("the publisher's policy has where: %q and the detector's %q, or their compare or jsonb differs: give both sides the same policy",
 			schema.GetWhere(), rules.Where)}
 	}
 	if err := l.oneToOne(); err != nil {
@@ -190,12 +191,13 @@ func (l *Layout) oneToOne() error {
 // probeSeed seeds the probe's digest.
 const probeSeed = 32776894263553125
 
-// seed of the record digest: made of the columns, so that values of one schema never have the digest they should under another.
+// seed of the record digest: made of the columns and what is taken of them, so that values of one schema never have the digest they should under another.
 func (l *Layout) seed() uint64 {
 	h := fnv.New64a()
 	for _, c := range l.Schema.GetColumns() {
 		fmt.Fprintf(h, "%q %q;", c.GetName(), c.GetType())
 	}
+	fmt.Fprintf(h, "%t", l.Schema.GetJsonAsText())
 	return h.Sum64()
 }
 
@@ -221,6 +223,14 @@ func (l *Layout) build() {
 
 // hashedAs is the type whose hash the record digest takes of a column.
 func (l *Layout) hashedAs(wire *tricklepb.Column) string {
+	if l.spellsOut(wire) {
+		return textType
+	}
+	return l.madeInto(wire)
+}
+
+// madeInto is the type that a column's values are cast to, whatever is then taken of them.
+func (l *Layout) madeInto(wire *tricklepb.Column) string {
 	loose, ok := l.rules.Compare[wire.GetName()]
 	switch {
 	case l.rules.Exact == ByBytes:
@@ -235,21 +245,30 @@ func (l *Layout) hashedAs(wire *tricklepb.Column) string {
 	return l.comparedAs(Column{oid: oid, deterministic: true})
 }
 
-// compareExpr is a column as the type it is compared as.
+// compareExpr is a column as it is hashed.
 func (l *Layout) compareExpr(c Column, wire *tricklepb.Column) string {
+	expr := l.castExpr(c, wire)
+	if l.spellsOut(wire) {
+		return "(" + expr + `)::text COLLATE "C"`
+	}
+	return expr
+}
+
+// castExpr is a column as the type it is compared as.
+func (l *Layout) castExpr(c Column, wire *tricklepb.Column) string {
 	col := "t." + Quote(c.Name)
 	_, own := l.base(c.oid)
 	loose, ok := l.rules.Compare[wire.GetName()]
 	switch {
 	case ok:
 		col += "::" + loose
-		switch hashed := l.hashedAs(wire); hashed {
+		switch typ := l.madeInto(wire); typ {
 		case textType:
 			return "(" + col + `)::text COLLATE "C"`
 		case loose:
 			return col
 		default:
-			return "(" + col + ")::" + ParseName(hashed).SQL()
+			return "(" + col + ")::" + ParseName(typ).SQL()
 		}
 	case l.rules.Exact == ByBytes, wire.GetType() == textType:
 		return col + `::text COLLATE "C"`

@@ -18,6 +18,7 @@ tables:
   - table: public.orders
     columns: {exclude: [note], compare: {amount: text}, rename: {region: area}}
     compare: bytes
+    jsonb: text
     where: region = 1
     replica_where: area = 1
     quiet_column: at
@@ -28,7 +29,7 @@ tables:
 	got := scanner.Rules(p.Tables[0])
 	want := postgres.Rules{
 		Exclude: []string{"note"}, Compare: map[string]string{"amount": "text"}, Rename: map[string]string{"region": "area"},
-		Exact: postgres.ByBytes, Where: "region = 1", ReplicaWhere: "area = 1", QuietColumn: "at",
+		Exact: postgres.ByBytes, JSON: postgres.JSONAsText, Where: "region = 1", ReplicaWhere: "area = 1", QuietColumn: "at",
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -186,6 +186,9 @@ func Rules(t policy.Table) postgres.Rules {
 	if t.Compare == "bytes" {
 		r.Exact = postgres.ByBytes
 	}
+	if t.JSONB == "text" {
+		r.JSON = postgres.JSONAsText
+	}
 	return r
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/trickle-verify/trickle/diff"
 	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/command"
+	"github.com/trickle-verify/trickle/postgres"
 )
 
 // settleToFix is how long CDC is given by default before anything is written.
@@ -19,6 +20,7 @@ func diffCommand(f *command.Flags) *cobra.Command {
 	var o app.DiffOptions
 	var list, fix bool
 	var limit int
+	var jsonb string
 	c := &cobra.Command{
 		Use: "diff --source DSN --replica DSN", Short: "Compare two databases in one pass: no Kafka, nothing installed on either", Args: cobra.NoArgs,
 		Long: "diff compares every table that both databases have, or those that --table or the policy names, and counts the rows that differ. Rows are digested\n" +
@@ -38,6 +40,13 @@ func diffCommand(f *command.Flags) *cobra.Command {
 			}
 			if c.Flags().Changed("limit") && !list {
 				return errors.New("--limit bounds what --list prints: give --list too")
+			}
+			switch jsonb {
+			case "hash":
+			case "text":
+				o.JSON = postgres.JSONAsText
+			default:
+				return fmt.Errorf("--jsonb takes hash or text, and not %q", jsonb)
 			}
 			if list {
 				if o.Limit = -1; c.Flags().Changed("limit") {
@@ -59,6 +68,7 @@ func diffCommand(f *command.Flags) *cobra.Command {
 	fl.StringArrayVar(&o.Tables, "table", nil, "only this `TABLE`, schema.name as the source has it, a * for any run of characters; may be given again")
 	fl.IntVar(&o.Jobs, "jobs", 1, "connections that read on each side at once")
 	fl.DurationVar(&o.Settle, "settle", 0, "how long CDC may take to bring a change: what differs is looked at again after it; with --fix 10s by default")
+	fl.StringVar(&jsonb, "jsonb", "hash", "what of jsonb is compared, `hash|text`: Postgres's hash of it, which does not see a number's sign or where a nested value ends, or its text, which costs more; a policy's text stands")
 	fl.BoolVar(&list, "list", false, "print each row that differs: its key, and of a mismatched one the columns with both values")
 	fl.IntVar(&limit, "limit", 0, "list at most this many rows of each table, and count on")
 	fl.BoolVar(&fix, "fix", false, "correct what differs in the replica, with a journal in its schema trickle")

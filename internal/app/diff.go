@@ -18,6 +18,8 @@ type DiffOptions struct {
 	Jobs   int
 	Settle time.Duration
 	Fix    Fixing
+	// JSON is what is taken of jsonb in tables for which the policy does not ask for its text.
+	JSON postgres.JSONness
 	// Limit bounds the differences that are listed of each table; 0: none are, less than 0: all.
 	Limit    int
 	Progress *diff.Progress
@@ -116,6 +118,9 @@ func Diff(ctx context.Context, s Settings, o DiffOptions) (Outcome, error) {
 	}
 	differ := diff.New(source, replica, opts)
 	for _, t := range list.tables {
+		if o.JSON == postgres.JSONAsText {
+			t.Rules.JSON = o.JSON
+		}
 		listed.Store(0)
 		r, err := differ.Table(ctx, t)
 		if err != nil && ctx.Err() != nil {

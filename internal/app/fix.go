@@ -132,6 +132,9 @@ func entryOf(t diff.Table) policy.Table {
 	if t.Rules.Exact == postgres.ByBytes {
 		e.Compare = "bytes"
 	}
+	if t.Rules.JSON == postgres.JSONAsText {
+		e.JSONB = "text"
+	}
 	return e
 }
 

@@ -935,9 +935,10 @@ type Schema struct {
 	Key         []string `protobuf:"bytes,2,rep,name=key,proto3" json:"key,omitempty"`
 	Fingerprint uint64   `protobuf:"fixed64,3,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	Probe       uint64   `protobuf:"fixed64,4,opt,name=probe,proto3" json:"probe,omitempty"`
-	// The policy's condition and whether it compares bytes: a replica whose own policy says otherwise can't be compared.
+	// The policy's condition, whether it compares bytes, and whether it hashes jsonb as text: a replica whose own policy says otherwise can't be compared.
 	Where         string `protobuf:"bytes,5,opt,name=where,proto3" json:"where,omitempty"`
 	Exact         bool   `protobuf:"varint,6,opt,name=exact,proto3" json:"exact,omitempty"`
+	JsonAsText    bool   `protobuf:"varint,7,opt,name=json_as_text,json=jsonAsText,proto3" json:"json_as_text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1010,6 +1011,13 @@ func (x *Schema) GetWhere() string {
 func (x *Schema) GetExact() bool {
 	if x != nil {
 		return x.Exact
+	}
+	return false
+}
+
+func (x *Schema) GetJsonAsText() bool {
+	if x != nil {
+		return x.JsonAsText
 	}
 	return false
 }
@@ -1739,14 +1747,16 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x1a\n" +
-	"\bdeclared\x18\x03 \x01(\tR\bdeclared\"\xac\x01\n" +
+	"\bdeclared\x18\x03 \x01(\tR\bdeclared\"\xce\x01\n" +
 	"\x06Schema\x12,\n" +
 	"\acolumns\x18\x01 \x03(\v2\x12.trickle.v1.ColumnR\acolumns\x12\x10\n" +
 	"\x03key\x18\x02 \x03(\tR\x03key\x12 \n" +
 	"\vfingerprint\x18\x03 \x01(\x06R\vfingerprint\x12\x14\n" +
 	"\x05probe\x18\x04 \x01(\x06R\x05probe\x12\x14\n" +
 	"\x05where\x18\x05 \x01(\tR\x05where\x12\x14\n" +
-	"\x05exact\x18\x06 \x01(\bR\x05exact\"*\n" +
+	"\x05exact\x18\x06 \x01(\bR\x05exact\x12 \n" +
+	"\fjson_as_text\x18\a \x01(\bR\n" +
+	"jsonAsText\"*\n" +
 	"\fHelloRequest\x12\x1a\n" +
 	"\bportable\x18\x01 \x01(\bR\bportable\"h\n" +
 	"\n" +
