@@ -45,6 +45,7 @@ type Column struct {
 	Generated      bool // GENERATED ALWAYS AS (…) STORED
 	IdentityAlways bool
 	filled         bool   // no row of it, or of a child table, holds NULL
+	bounded        bool   // its type has a modifier: numeric(12,2), not numeric
 	number         string // attnum: a column that was dropped and added again has another
 	oid            uint32
 	deterministic  bool // its collation, if any, compares bytes
@@ -97,14 +98,15 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 	numbers := make(map[string]int)
 	err = each(ctx, c, `SELECT a.attnum, a.attname, a.atttypid::bigint, a.attnotnull, a.attgenerated <> '', a.attidentity = 'a', coalesce(l.collisdeterministic, true),
 			a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND NOT k.convalidated AND a.attnum = ANY (k.conkey))
-				AND NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent WHERE i.inhparent = a.attrelid AND c.relkind = 'r')
+				AND NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent WHERE i.inhparent = a.attrelid AND c.relkind = 'r'),
+			a.atttypmod <> -1
 		FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation
 		WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, []Arg{text(name.SQL())}, func(row [][]byte) error {
 		numbers[string(row[0])] = len(t.Columns)
 		oid, _ := strconv.ParseUint(string(row[2]), 10, 32)
 		t.Columns = append(t.Columns, Column{
 			Name: string(row[1]), number: string(row[0]), oid: uint32(oid), NotNull: isTrue(row[3]), Generated: isTrue(row[4]),
-			IdentityAlways: isTrue(row[5]), deterministic: isTrue(row[6]), filled: isTrue(row[7]),
+			IdentityAlways: isTrue(row[5]), deterministic: isTrue(row[6]), filled: isTrue(row[7]), bounded: isTrue(row[8]),
 		})
 		return nil
 	})

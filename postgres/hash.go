@@ -16,6 +16,8 @@ type element struct {
 	expr, typ string
 	// filled: it is never NULL on this side, so nothing has to stand in for NULL. The digest is the same with and without.
 	filled bool
+	// finite: it is a numeric of so many digits, which holds no infinity. The digest is the same with and without.
+	finite bool
 }
 
 // or is the expression with a stand-in for NULL.
@@ -115,13 +117,17 @@ func textLink(e element, under string) string {
 }
 
 // numericLink hashes the digits under what the sign says; scale() is NULL for what has no digits. The marks are those of one column: the hash of 0
-// is next to the one it is hashed under, and of what has no digits it is that itself.
+// is next to the one it is hashed under, and of what has no digits it is that itself, which is what tells NaN.
 func numericLink(e element, under string, column int) string {
-	expr := e.expr
 	is := func(what string) string { return mark(uint64(column), what) }
-	return "hash_numeric_extended(" + e.or(nullNumeric) + ", (" + under + ") # CASE WHEN scale(" + expr + ") IS NULL THEN CASE (" + expr + ")::text" +
-		" WHEN 'NaN' THEN " + is("NaN") + " WHEN 'Infinity' THEN " + is("infinity") + " WHEN '-Infinity' THEN " + is("-infinity") + " ELSE 0 END" +
-		" WHEN " + expr + " < 0 THEN " + is("negative") + " ELSE 0 END)"
+	sign := "WHEN " + e.expr + " < 0 THEN " + is("negative") + " ELSE " + is("positive") + " END"
+	if e.finite {
+		sign = "CASE " + sign
+	} else {
+		sign = "CASE WHEN scale(" + e.expr + ") IS NULL THEN CASE (" + e.expr + ")::text WHEN 'Infinity' THEN " + is("infinity") + " WHEN '-Infinity' THEN " + is("-infinity") +
+			" ELSE " + is("positive") + " END " + sign
+	}
+	return "hash_numeric_extended(" + e.or(nullNumeric) + ", (" + under + ") # " + sign + ")"
 }
 
 // shapeLink hashes how many elements an array has, or, where it has other dimensions than a plain list, which.

@@ -4,9 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math"
-
-	"github.com/zeebo/xxh3"
 
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/message"
@@ -24,7 +23,9 @@ func RangeID(r message.Range) uint64 {
 		b = binary.AppendUvarint(b, uint64(len(k)))
 		b = append(b, k.ID()...)
 	}
-	return xxh3.Hash(b)
+	h := fnv.New64a()
+	h.Write(b)
+	return h.Sum64()
 }
 
 // errBroken is wrapped by the errors of verifyChain.
