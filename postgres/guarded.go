@@ -188,8 +188,10 @@ func (l *Layout) targetsSQL(p *params, targets []Target, columns []int) (string,
 	return "unnest(" + strings.Join(args, ", ") + ") WITH ORDINALITY AS w(" + strings.Join(append(names, "n"), ", ") + ")", nil
 }
 
+// cast reads a value as the column's own type, so that the server names the value that does not fit.
 func (l *Layout) cast(n int) string {
-	return "w.c" + strconv.Itoa(n) + "::" + l.typeOf(l.Columns[l.compared[n]])
+	_, info := l.base(l.Columns[l.compared[n]].oid)
+	return "w.c" + strconv.Itoa(n) + "::" + info.sql()
 }
 
 // Update sets the compared columns of rows that the caller has locked and returns what they are now.
