@@ -126,13 +126,15 @@ func (p *publisher) run(ctx context.Context) error {
 	return ended(ctx, g.Wait())
 }
 
-// ended turns the end that was asked for into success.
+// ended turns the end that was asked for into success. A query that was running then was cancelled on the server, which says so in its own words.
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled) || postgres.State(err) == queryCanceled) {
 		return nil
 	}
 	return err
 }
+
+const queryCanceled = "57014"
 
 func (p *publisher) apply(next *policy.Policy) error {
 	p.scanner.SetPolicy(next)

@@ -63,6 +63,9 @@ type interruptedError struct{ signal os.Signal }
 
 func (e *interruptedError) Error() string { return e.signal.String() }
 
+// Unwrap makes it an end that was asked for, to whoever looks for one.
+func (e *interruptedError) Unwrap() error { return context.Canceled }
+
 // status is what a shell reports of a process that the signal ended.
 func (e *interruptedError) status() int {
 	if n, ok := e.signal.(syscall.Signal); ok {
