@@ -79,7 +79,7 @@ type Fixer interface {
 	Fix(ctx context.Context, t Table, keys []message.Key) (Fixed, error)
 }
 
-// Fixed is what a Fixer did with the keys that it was given; those that needed nothing any more count as fixed.
+// Fixed is what a Fixer did with the keys that it was given.
 type Fixed struct {
 	Rows    int
 	Unfixed map[string]int64 // reason: rows
@@ -171,6 +171,8 @@ func explain(err error, t Table) error {
 		return fmt.Errorf("%w: raise statement_timeout for this user (ALTER ROLE … SET statement_timeout = 0) or in the DSN (options=-c%%20statement_timeout%%3D0), on the side that it names", err)
 	case "53300":
 		return fmt.Errorf("%w: raise max_connections or this user's CONNECTION LIMIT there, or lower --jobs; two connections are enough to compare and list", err)
+	case "25P03", "25P04":
+		return fmt.Errorf("%w: raise idle_in_transaction_session_timeout or transaction_timeout for this user; a table is read in one transaction", err)
 	case "55P03":
 		return fmt.Errorf("%w: somebody holds a lock on it (ALTER TABLE, TRUNCATE, VACUUM FULL); try again when that is over", err)
 	}

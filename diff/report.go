@@ -71,10 +71,16 @@ func (c *comparison) proven(ctx context.Context, found []candidate) error {
 		if c.result.Unfixed == nil {
 			c.result.Unfixed = make(map[string]int64)
 		}
+		if _, known := c.result.Unfixed[reason]; !known && len(c.result.Unfixed) >= mostReasons {
+			reason = "other reasons"
+		}
 		c.result.Unfixed[reason] += n
 	}
 	return err
 }
+
+// mostReasons bounds the reasons that are told apart: a server's message may hold a value, and so be another for each row.
+const mostReasons = 20
 
 // mark notes that something left this comparison.
 func (c *comparison) mark() {

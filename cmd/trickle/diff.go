@@ -16,6 +16,9 @@ import (
 // settleToFix is how long CDC is given by default before anything is written.
 const settleToFix = 10 * time.Second
 
+// mostJobs is more than any server has cores to read one table with.
+const mostJobs = 256
+
 func diffCommand(f *command.Flags) *cobra.Command {
 	var o app.DiffOptions
 	var list, fix bool
@@ -35,8 +38,8 @@ func diffCommand(f *command.Flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.Jobs < 1 || o.Settle < 0 || limit < 0 {
-				return errors.New("--jobs takes a number from 1 on, --settle and --limit one from 0 on; see trickle diff --help")
+			if o.Jobs < 1 || o.Jobs > mostJobs || o.Settle < 0 || limit < 0 {
+				return fmt.Errorf("--jobs takes a number from 1 to %d, --settle and --limit one from 0 on; see trickle diff --help", mostJobs)
 			}
 			if c.Flags().Changed("limit") && !list {
 				return errors.New("--limit bounds what --list prints: give --list too")

@@ -136,9 +136,9 @@ func (p *jsonPrinter) end(o app.Outcome) error {
 	rest, err := json.Marshal(struct {
 		OnlySource  []string `json:"only_source,omitempty"`
 		OnlyReplica []string `json:"only_replica,omitempty"`
-		// Identical only where everything that was asked for was compared.
+		// Identical only where everything that was asked for was compared and no row was left unjudged.
 		Identical bool `json:"identical"`
-	}{o.OnlySource, o.OnlyReplica, !p.differ && p.failed == 0})
+	}{o.OnlySource, o.OnlyReplica, !p.differ && p.failed == 0 && o.Unsettled == 0})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 
@@ -31,17 +32,27 @@ func (p *textPrinter) Found(t diff.Table, d diff.Difference) error {
 	for i, c := range d.Columns {
 		columns[i] = fmt.Sprintf("%s: %s in the source, %s in the replica", quoted(c.Name), valueOf(c.Source), valueOf(c.Replica))
 	}
-	_, err := fmt.Fprintln(p.out, strings.TrimRight(fmt.Sprintf("%-10s  %s  %s  %s", d.Kind, t.Source, strings.Join(key, ", "), strings.Join(columns, "; ")), " "))
+	_, err := fmt.Fprintln(p.out, strings.TrimRight(fmt.Sprintf("%-10s  %s  %s  %s", d.Kind, visible(t.Source.String()), strings.Join(key, ", "), strings.Join(columns, "; ")), " "))
 	return err
 }
 
 // quoted makes a value one that can't be mistaken for what stands around it.
 func quoted(s string) string {
-	special := func(r rune) bool { return strings.ContainsRune(" ,;:=\"'", r) || !unicode.IsPrint(r) }
+	special := func(r rune) bool {
+		return strings.ContainsRune(" ,;:=\"'", r) || !unicode.IsPrint(r) || r == utf8.RuneError
+	}
 	if s == "" || strings.ContainsFunc(s, special) {
 		return fmt.Sprintf("%q", s)
 	}
 	return s
+}
+
+// visible spells out what a terminal would obey.
+func visible(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+		return s
+	}
+	return fmt.Sprintf("%q", s)
 }
 
 func valueOf(v []byte) string {
@@ -56,9 +67,9 @@ func valueOf(v []byte) string {
 
 func (p *textPrinter) Compared(r diff.Result, failed error) error {
 	var b strings.Builder
-	fmt.Fprint(&b, r.Table.Source)
+	b.WriteString(visible(r.Table.Source.String()))
 	if r.Table.Replica != r.Table.Source {
-		fmt.Fprintf(&b, " (in the replica %s)", r.Table.Replica)
+		fmt.Fprintf(&b, " (in the replica %s)", visible(r.Table.Replica.String()))
 	}
 	b.WriteString(": ")
 	counts := fmt.Sprintf("%s missing, %s mismatched, %s extra", humanize.Comma(r.Missing), humanize.Comma(r.Mismatched), humanize.Comma(r.Extra))
@@ -131,6 +142,11 @@ func (p *textPrinter) end(o app.Outcome) error {
 		verdict = fmt.Sprintf("%d differ", o.Different)
 	case o.Failed > 0:
 		verdict = "no difference in what was compared"
+	case o.Unsettled > 0:
+		verdict = "no difference"
+	}
+	if o.Unsettled > 0 {
+		verdict += ", " + rows(o.Unsettled) + " not judged"
 	}
 	if o.Failed > 0 {
 		verdict += fmt.Sprintf(", %d not compared", o.Failed)

@@ -49,7 +49,7 @@ type Printer interface {
 // Outcome is what comparing came to.
 type Outcome struct {
 	Tables, Failed, Different int
-	Rows                      int64
+	Rows, Unsettled           int64
 	// OnlySource and OnlyReplica are tables that nobody asked for by name and that the other side lacks.
 	OnlySource, OnlyReplica []string
 }
@@ -84,7 +84,7 @@ func Diff(ctx context.Context, s Settings, o DiffOptions) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	if sourceID.String() == replicaID.String() {
+	if sourceID == replicaID { // a standby of the source is another
 		for _, t := range list.tables {
 			if t.Source == t.Replica {
 				return Outcome{}, fmt.Errorf("source and replica are the same database (%s), so %s would be compared with itself: check --source and --replica", sourceID, t.Source)
@@ -140,6 +140,7 @@ func Diff(ctx context.Context, s Settings, o DiffOptions) (Outcome, error) {
 func (o *Outcome) add(r diff.Result, err error) {
 	o.Tables++
 	o.Rows += r.Rows
+	o.Unsettled += r.Unsettled
 	if err != nil {
 		o.Failed++
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/detector"
@@ -175,7 +176,7 @@ func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff
 		var changes []drift.Change
 		for i := range keys {
 			if (drift.Sighting{Replica: observed[i], Source: fetched[i]}).Equal() {
-				out.Rows++
+				out.Unfixed["both sides agree by now: CDC brought it, or it is outside of where on one side"]++
 				continue
 			}
 			changes = append(changes, drift.Change{Replica: observed[i], Source: fetched[i], ResyncID: f.run})
@@ -197,7 +198,7 @@ func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff
 			case drift.Held:
 				out.Unfixed[f.held(ctx)]++
 			case drift.Failed:
-				out.Unfixed[o.Err.Error()]++
+				out.Unfixed[f.reason(o.Err)]++
 			}
 		}
 		if len(keys) == 0 {
@@ -206,6 +207,15 @@ func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff
 	}
 	out.Unfixed["somebody else keeps writing it"] += int64(len(keys))
 	return out, nil
+}
+
+// reason is why the replica refused a row. A server's message may hold a value of it, unless it is about a constraint.
+func (f *fixer) reason(err error) string {
+	var server *pgconn.PgError
+	if !errors.As(err, &server) || server.ConstraintName != "" || f.settings.PolicyFile == "" || f.policy.Privacy.Values == "show" {
+		return err.Error()
+	}
+	return "the replica refuses a value (SQLSTATE " + server.Code + "; its log has more, or set privacy.values: show)"
 }
 
 // held is why the brake holds a correction.
