@@ -40,7 +40,7 @@ func (l *Layout) Cascades(ctx context.Context, c *pgconn.PgConn, targets []Targe
 			pairs[i] = "f." + k.child[i] + " = t." + k.owner[i]
 		}
 		found := false
-		err := each(ctx, c, "SELECT EXISTS (SELECT FROM "+from+" JOIN "+l.Name.SQL()+" t ON "+on+" JOIN "+k.table+" f ON "+strings.Join(pairs, " AND ")+")", p.args, func(row [][]byte) error {
+		err := each(ctx, c, "SELECT EXISTS (SELECT FROM "+from+" JOIN "+l.rows()+" t ON "+on+" JOIN "+k.table+" f ON "+strings.Join(pairs, " AND ")+")", p.args, func(row [][]byte) error {
 			found = isTrue(row[0])
 			return nil
 		})

@@ -35,7 +35,10 @@ type Table struct {
 	Rows int64
 	// signature changes with the table's shape; reads check it.
 	signature string
-	types     map[uint32]typeInfo
+	// partitioned: its rows are its partitions'. Any other table is read and written alone: a key is unique only within it, and tables that inherit
+	// from it are tables of their own.
+	partitioned bool
+	types       map[uint32]typeInfo
 }
 
 // Column is one column of a table.
@@ -44,7 +47,7 @@ type Column struct {
 	NotNull        bool
 	Generated      bool // GENERATED ALWAYS AS (…) STORED
 	IdentityAlways bool
-	filled         bool   // no row of it, or of a child table, holds NULL
+	filled         bool   // no row holds NULL
 	bounded        bool   // its type has a modifier: numeric(12,2), not numeric
 	number         string // attnum: a column that was dropped and added again has another
 	oid            uint32
@@ -82,11 +85,12 @@ const usableKey = `i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpr
 func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
 	t := &Table{Name: name, types: make(map[uint32]typeInfo)}
 	found := false
-	err := each(ctx, c, `SELECT c.reltuples::bigint, `+signatureSQL("$1")+` FROM pg_class c
+	err := each(ctx, c, `SELECT c.reltuples::bigint, `+signatureSQL("$1")+`, c.relkind = 'p' FROM pg_class c
 		WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p')`, []Arg{text(name.SQL())}, func(row [][]byte) error {
 		found = true
 		t.Rows, _ = strconv.ParseInt(string(row[0]), 10, 64)
 		t.signature = string(row[1])
+		t.partitioned = isTrue(row[2])
 		return nil
 	})
 	if err != nil {
@@ -97,8 +101,7 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 	}
 	numbers := make(map[string]int)
 	err = each(ctx, c, `SELECT a.attnum, a.attname, a.atttypid::bigint, a.attnotnull, a.attgenerated <> '', a.attidentity = 'a', coalesce(l.collisdeterministic, true),
-			a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND NOT k.convalidated AND a.attnum = ANY (k.conkey))
-				AND NOT EXISTS (SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent WHERE i.inhparent = a.attrelid AND c.relkind = 'r'),
+			a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND NOT k.convalidated AND a.attnum = ANY (k.conkey)),
 			a.atttypmod <> -1
 		FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation
 		WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum`, []Arg{text(name.SQL())}, func(row [][]byte) error {
@@ -172,6 +175,14 @@ func (t *Table) typeOf(c Column) string {
 		return `"pg_catalog"."int8"`
 	}
 	return info.sql()
+}
+
+// rows names the table where rows are read, changed or deleted.
+func (t *Table) rows() string {
+	if t.partitioned {
+		return t.Name.SQL()
+	}
+	return "ONLY " + t.Name.SQL()
 }
 
 // column finds a column by name, -1 where there is none.

@@ -41,7 +41,7 @@ func (l *Layout) Details(ctx context.Context, c *pgconn.PgConn, keys []message.K
 			sql += ", " + l.recordSQL([]element{{expr: expr, typ: l.hashedAs(wire)}}, keySeed)
 		}
 	}
-	err = each(ctx, c, sql+" FROM "+from+" JOIN "+l.Name.SQL()+" t ON "+on, p.args, func(raw [][]byte) error {
+	err = each(ctx, c, sql+" FROM "+from+" JOIN "+l.rows()+" t ON "+on, p.args, func(raw [][]byte) error {
 		n, err := strconv.Atoi(string(raw[0]))
 		if err != nil || n < 1 || n > len(out) {
 			return fmt.Errorf("reading a position: %q", raw[0])

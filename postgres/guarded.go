@@ -132,7 +132,7 @@ func (l *Layout) Lock(ctx context.Context, c *pgconn.PgConn, targets []Target, k
 		versions[i] = strconv.AppendUint(nil, t.Version, 10)
 		digests[i] = strconv.AppendInt(nil, int64(t.Digest), 10)
 	}
-	sql := "SELECT v.n, " + l.imageSQL(kind) + " FROM " + from + " JOIN " + l.Name.SQL() + " t ON " + on +
+	sql := "SELECT v.n, " + l.imageSQL(kind) + " FROM " + from + " JOIN " + l.rows() + " t ON " + on +
 		" WHERE t.xmin::text = (" + p.add(Array(versions)) + "::text[])[v.n] AND " + l.digestSQL(kind) + " = (" + p.add(Array(digests)) + "::bigint[])[v.n]" +
 		" FOR UPDATE OF t SKIP LOCKED"
 	return l.images(ctx, c, sql, p)
@@ -210,7 +210,7 @@ func (l *Layout) Update(ctx context.Context, c *pgconn.PgConn, targets []Target,
 	for j, n := range set {
 		assign[j] = Quote(l.Columns[l.compared[n]].Name) + " = " + l.cast(n)
 	}
-	sql := "UPDATE " + l.Name.SQL() + " t SET " + strings.Join(assign, ", ") + " FROM " + from + " JOIN " + with + " ON w.n = v.n WHERE " + on +
+	sql := "UPDATE " + l.rows() + " t SET " + strings.Join(assign, ", ") + " FROM " + from + " JOIN " + with + " ON w.n = v.n WHERE " + on +
 		" RETURNING v.n, " + l.writtenSQL(kind)
 	return l.images(ctx, c, sql, p)
 }
@@ -255,7 +255,7 @@ func (l *Layout) Insert(ctx context.Context, c *pgconn.PgConn, targets []Target,
 func (l *Layout) Delete(ctx context.Context, c *pgconn.PgConn, targets []Target) (int, error) {
 	p := &params{}
 	from, on := l.unnest(p, keysOf(targets))
-	r := c.ExecParams(ctx, "DELETE FROM "+l.Name.SQL()+" t USING "+from+" WHERE "+on, p.args, nil, nil, nil).Read()
+	r := c.ExecParams(ctx, "DELETE FROM "+l.rows()+" t USING "+from+" WHERE "+on, p.args, nil, nil, nil).Read()
 	return int(r.CommandTag.RowsAffected()), r.Err
 }
 

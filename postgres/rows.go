@@ -116,7 +116,7 @@ func (l *Layout) Thumbprint(ctx context.Context, c *pgconn.PgConn, r message.Ran
 	}
 	p := &params{}
 	where := l.where(p, r)
-	sql := "SELECT count(*), coalesce(sum(" + l.digestSQL(kind) + "), 0) FROM " + l.Name.SQL() + " t" + where
+	sql := "SELECT count(*), coalesce(sum(" + l.digestSQL(kind) + "), 0) FROM " + l.rows() + " t" + where
 	if len(leftOut) > 0 {
 		join := " WHERE "
 		if where != "" {
@@ -250,7 +250,7 @@ func (l *Layout) Range(ctx context.Context, c *pgconn.PgConn, r message.Range, l
 		return Page{}, err
 	}
 	p := &params{}
-	sql := "SELECT " + l.columns(w) + " FROM " + l.Name.SQL() + " t" + l.where(p, r) + " ORDER BY " + l.keySQL()
+	sql := "SELECT " + l.columns(w) + " FROM " + l.rows() + " t" + l.where(p, r) + " ORDER BY " + l.keySQL()
 	if limit > 0 {
 		sql += " LIMIT " + strconv.Itoa(limit+1)
 	}
@@ -284,7 +284,7 @@ func (l *Layout) Rows(ctx context.Context, c *pgconn.PgConn, keys []message.Key,
 	// The policy's condition is left out on purpose. It says what is looked at, range by range; what is done about a key that was found must
 	// not depend on it, or a row that left the condition at the source would look deleted there.
 	// The planner takes unnest for 100 rows whatever it holds; for a few keys the index is right, and for many it still is.
-	sql := "SELECT v.n, " + l.columns(w) + " FROM " + from + " LEFT JOIN " + l.Name.SQL() + " t ON " + on + " ORDER BY v.n"
+	sql := "SELECT v.n, " + l.columns(w) + " FROM " + from + " LEFT JOIN " + l.rows() + " t ON " + on + " ORDER BY v.n"
 	rows := make([]Row, len(keys))
 	for i, k := range keys {
 		rows[i].Key = k
@@ -325,7 +325,7 @@ func (l *Layout) Boundaries(ctx context.Context, c *pgconn.PgConn, r message.Ran
 		names[i] = "k" + strconv.Itoa(i)
 	}
 	list := strings.Join(names, ", ")
-	sql := "SELECT " + list + " FROM (SELECT " + l.keySQL() + ", row_number() OVER (ORDER BY " + l.keySQL() + ") FROM " + l.Name.SQL() + " t" + l.where(p, r) +
+	sql := "SELECT " + list + " FROM (SELECT " + l.keySQL() + ", row_number() OVER (ORDER BY " + l.keySQL() + ") FROM " + l.rows() + " t" + l.where(p, r) +
 		") AS s(" + list + ", n) WHERE n % " + strconv.Itoa(rows) + " = 0 ORDER BY n LIMIT " + strconv.Itoa(mostBoundaries)
 	var keys []message.Key
 	err := each(ctx, c, sql, p.args, func(raw [][]byte) error {

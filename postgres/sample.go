@@ -52,7 +52,7 @@ func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (
 	}
 	list := strings.Join(key, ", ")
 	sql := "WITH found(" + list + ", heap, place) AS (SELECT DISTINCT ON (t.tableoid, (t.ctid::text::point)[0]) " + l.keySQL() +
-		", t.tableoid, t.ctid FROM " + l.Name.SQL() + " t WHERE t.ctid = ANY (ARRAY(SELECT format('(%s,%s)', (2 * i + 1) * $1::bigint / (2 * $2::bigint), 1 << n)::tid" +
+		", t.tableoid, t.ctid FROM " + l.rows() + " t WHERE t.ctid = ANY (ARRAY(SELECT format('(%s,%s)', (2 * i + 1) * $1::bigint / (2 * $2::bigint), 1 << n)::tid" +
 		" FROM generate_series(0, $3::bigint) i, generate_series(0, $4::int - 1) n)))" +
 		" SELECT row_number() OVER (ORDER BY heap, place), " + list + " FROM found ORDER BY " + list
 	var places []int
@@ -88,7 +88,7 @@ func orderOf(places []int) float64 {
 
 // size asks the planner for the rows that it expects.
 func (l *Layout) size(ctx context.Context, c *pgconn.PgConn, s *Sample) error {
-	sql := "EXPLAIN (FORMAT JSON) SELECT FROM " + l.Name.SQL() + " t" + l.where(&params{}, message.Range{})
+	sql := "EXPLAIN (FORMAT JSON) SELECT FROM " + l.rows() + " t" + l.where(&params{}, message.Range{})
 	return each(ctx, c, sql, nil, func(raw [][]byte) error {
 		var plans []struct {
 			Plan struct {
@@ -103,9 +103,10 @@ func (l *Layout) size(ctx context.Context, c *pgconn.PgConn, s *Sample) error {
 	})
 }
 
-// blocks sums up the heaps of a table, its partitions and its children, and finds the longest.
+// blocks sums up the heaps of a table or its partitions, and finds the longest.
 func (l *Layout) blocks(ctx context.Context, c *pgconn.PgConn) (total, longest int64, err error) {
-	err = each(ctx, c, `WITH RECURSIVE tree AS (SELECT to_regclass($1)::oid AS oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid)
+	err = each(ctx, c, `WITH RECURSIVE tree AS (SELECT to_regclass($1)::oid AS oid UNION
+			SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = tree.oid AND c.relkind = 'p')
 		SELECT coalesce(sum(n), 0)::bigint, coalesce(max(n), 0)::bigint FROM (
 			SELECT pg_relation_size(oid) / current_setting('block_size')::int AS n FROM tree) AS s`, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
 		total, _ = strconv.ParseInt(string(row[0]), 10, 64)

@@ -63,7 +63,7 @@ func (l *Layout) Readable(ctx context.Context, c *pgconn.PgConn) error {
 	for _, name := range l.ColumnNames() {
 		sql += ", t." + Quote(name)
 	}
-	return each(ctx, c, sql+" FROM "+l.Name.SQL()+" t LIMIT 0", nil, func([][]byte) error { return nil })
+	return each(ctx, c, sql+" FROM "+l.rows()+" t LIMIT 0", nil, func([][]byte) error { return nil })
 }
 
 // Tables lists what the policy may choose from.
@@ -164,7 +164,7 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 	if o.Known != nil && o.Known.Xmin != 0 {
 		p := &params{}
 		var total, settled uint64
-		sql := "SELECT count(*), count(*) FILTER (WHERE " + l.settledSQL(Settled{Xmin: o.Known.Xmin}) + ") FROM " + l.Name.SQL() + " t" + l.where(p, r)
+		sql := "SELECT count(*), count(*) FILTER (WHERE " + l.settledSQL(Settled{Xmin: o.Known.Xmin}) + ") FROM " + l.rows() + " t" + l.where(p, r)
 		err := each(ctx, c, sql, p.args, func(row [][]byte) error {
 			total, _ = strconv.ParseUint(string(row[0]), 10, 64)
 			settled, _ = strconv.ParseUint(string(row[1]), 10, 64)
@@ -183,7 +183,7 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 		quiet = "true"
 	}
 	sql := "SELECT count(*), count(*) FILTER (WHERE " + quiet + "), coalesce(sum(" + l.digestSQL(o.Digest) + ") FILTER (WHERE " + quiet + "), 0) FROM " +
-		l.Name.SQL() + " t" + l.where(p, r)
+		l.rows() + " t" + l.where(p, r)
 	var scan Scan
 	err := each(ctx, c, sql, p.args, func(row [][]byte) error {
 		scan.Rows, _ = strconv.Atoi(string(row[0]))
@@ -199,7 +199,7 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 	if where == "" {
 		where = " WHERE true"
 	}
-	err = each(ctx, c, "SELECT "+l.keySQL()+" FROM "+l.Name.SQL()+" t"+where+" AND NOT "+quiet, p.args, func(row [][]byte) error {
+	err = each(ctx, c, "SELECT "+l.keySQL()+" FROM "+l.rows()+" t"+where+" AND NOT "+quiet, p.args, func(row [][]byte) error {
 		k := make(message.Key, len(row))
 		for i, v := range row {
 			k[i] = string(v)

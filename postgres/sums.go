@@ -38,7 +38,7 @@ func (l *Layout) Sums(ctx context.Context, c *pgconn.PgConn, ranges []message.Ra
 			return nil, err
 		}
 		p := &params{}
-		sql := "SELECT x.c, x.s FROM " + l.bounds(p, rest) + ", LATERAL (SELECT count(*), coalesce(sum(" + l.digestSQL(kind) + "), 0) FROM " + l.Name.SQL() + " t WHERE " +
+		sql := "SELECT x.c, x.s FROM " + l.bounds(p, rest) + ", LATERAL (SELECT count(*), coalesce(sum(" + l.digestSQL(kind) + "), 0) FROM " + l.rows() + " t WHERE " +
 			l.between() + ") AS x(c, s) ORDER BY v.n"
 		err := each(ctx, c, sql, p.args, func(row [][]byte) error {
 			print, err := thumbprintOf(row[0], row[1])
@@ -117,7 +117,7 @@ func (b Buckets) heap() string {
 func (l *Layout) SumBuckets(ctx context.Context, c *pgconn.PgConn, b Buckets, kind digest.Kind) ([]digest.Thumbprint, error) {
 	sums := make([]digest.Thumbprint, b.Mask+1)
 	// OFFSET 0 keeps the planner from looking through the subquery: it would see the key, expect as many groups as rows, and sort.
-	sql := "SELECT b, count(*), sum(d) FROM (SELECT " + l.keyHash(kind) + " & " + strconv.FormatInt(b.Mask, 10) + " AS b, " + l.digestSQL(kind) + " AS d FROM " + l.Name.SQL() +
+	sql := "SELECT b, count(*), sum(d) FROM (SELECT " + l.keyHash(kind) + " & " + strconv.FormatInt(b.Mask, 10) + " AS b, " + l.digestSQL(kind) + " AS d FROM " + l.rows() +
 		" t WHERE true" + b.heap() + l.and() + " OFFSET 0) AS s GROUP BY b"
 	err := each(ctx, c, sql, nil, func(row [][]byte) error {
 		n, err := strconv.ParseInt(string(row[0]), 10, 64)
@@ -155,9 +155,9 @@ func (l *Layout) List(ctx context.Context, c *pgconn.PgConn, part Part, kind dig
 	var from string
 	switch ends := finite(part.Ranges); {
 	case len(part.Ranges) == 1 && !ends:
-		from = "(SELECT " + columns + " FROM " + l.Name.SQL() + " t" + l.where(p, part.Ranges[0]) + ")"
+		from = "(SELECT " + columns + " FROM " + l.rows() + " t" + l.where(p, part.Ranges[0]) + ")"
 	case len(part.Ranges) > 0 && ends:
-		from = l.bounds(p, part.Ranges) + ", LATERAL (SELECT " + columns + " FROM " + l.Name.SQL() + " t WHERE " + l.between() + ")"
+		from = l.bounds(p, part.Ranges) + ", LATERAL (SELECT " + columns + " FROM " + l.rows() + " t WHERE " + l.between() + ")"
 	case len(part.Ranges) > 0:
 		return fmt.Errorf("table %s: a range without an end is listed alone", l.Name)
 	default:
@@ -165,7 +165,7 @@ func (l *Layout) List(ctx context.Context, c *pgconn.PgConn, part Part, kind dig
 		for i, b := range part.Buckets {
 			numbers[i] = strconv.AppendInt(nil, b, 10)
 		}
-		from = "(SELECT " + columns + " FROM " + l.Name.SQL() + " t WHERE (" + l.keyHash(kind) + " & " + strconv.FormatInt(part.Mask, 10) + ") = ANY (" +
+		from = "(SELECT " + columns + " FROM " + l.rows() + " t WHERE (" + l.keyHash(kind) + " & " + strconv.FormatInt(part.Mask, 10) + ") = ANY (" +
 			p.add(Array(numbers)) + "::bigint[])" + l.and() + ")"
 	}
 	sql := "SELECT x.* FROM " + from + " AS x(" + names + ") ORDER BY x.hash"
