@@ -113,6 +113,7 @@ func TestRowsOfOneHash(t *testing.T) {
 		"two missing":          {[]postgres.Entry{row("a", 1), row("b", 2)}, nil, []candidate{is("a", drift.Missing), is("b", drift.Missing)}},
 		"one of two missing":   {[]postgres.Entry{row("a", 1), row("b", 2)}, []postgres.Entry{row("b", 2)}, []candidate{is("a", drift.Missing)}},
 		"one of two extra":     {[]postgres.Entry{row("b", 2)}, []postgres.Entry{row("a", 1), row("b", 2)}, []candidate{is("a", drift.Extra)}},
+		"two of one key":       {[]postgres.Entry{row("a", 1)}, []postgres.Entry{row("a", 1), row("a", 1)}, []candidate{is("a", drift.Extra)}},
 		"their digests change": {[]postgres.Entry{row("a", 1), row("b", 2)}, []postgres.Entry{row("a", 2), row("b", 1)}, []candidate{is("a", drift.Mismatched), is("b", drift.Mismatched)}},
 	} {
 		got := compare(nil, c.source, c.replica)

@@ -171,22 +171,24 @@ func compare(found []candidate, source, replica []postgres.Entry) []candidate {
 		}
 		return found
 	}
-	left := make(map[string]postgres.Entry, len(replica))
+	left := make(map[string][]postgres.Entry, len(replica)) // lists: no row stands for another, whatever their keys look like
 	for _, e := range replica {
-		left[e.Key.ID()] = e
+		left[e.Key.ID()] = append(left[e.Key.ID()], e)
 	}
 	for _, e := range source {
-		other, ok := left[e.Key.ID()]
-		delete(left, e.Key.ID())
-		switch {
-		case !ok:
+		others := left[e.Key.ID()]
+		if len(others) == 0 {
 			found = append(found, candidate{e.Key, drift.Missing})
-		case other.Digest != e.Digest:
+			continue
+		}
+		left[e.Key.ID()] = others[1:]
+		if others[0].Digest != e.Digest {
 			found = append(found, candidate{e.Key, drift.Mismatched})
 		}
 	}
 	for _, e := range replica {
-		if _, ok := left[e.Key.ID()]; ok {
+		if others := left[e.Key.ID()]; len(others) > 0 {
+			left[e.Key.ID()] = others[1:]
 			found = append(found, candidate{e.Key, drift.Extra})
 		}
 	}

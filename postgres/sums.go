@@ -213,13 +213,40 @@ func (l *Layout) keyHash(kind digest.Kind) string {
 		n := slices.Index(l.compared, k)
 		wire := l.Schema.GetColumns()[n]
 		expr := l.compareExpr(l.Columns[k], wire)
-		record = append(record, element{expr: expr, typ: l.hashedAs(wire), filled: true})
+		typ := l.hashedAs(wire)
+		record = append(record, element{expr: expr, typ: typ, filled: true})
+		if whole := l.unfolded(expr, typ); whole != "" {
+			record = append(record, element{expr: whole, typ: textType, filled: true})
+		}
 		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
 	if kind == digest.Portable {
 		return portableHash(portable)
 	}
 	return l.recordSQL(record, keySeed)
+}
+
+// unfolded is text that differs where two values of a type do whose hash folds 64 bits of time onto 32, "" for other types: among some hundred
+// thousand keys there would be pairs of one hash, and a key would be taken for another.
+func (l *Layout) unfolded(expr, typ string) string {
+	oid := l.named(typ)
+	of := l.leaf(oid)
+	if of == "" {
+		_, info := l.base(oid)
+		of = info.String()
+	}
+	switch of {
+	case "pg_catalog.time", "pg_catalog.timestamp", "pg_catalog.timestamptz":
+		return "(" + expr + ")::text"
+	case "pg_catalog.interval":
+		if of != typ {
+			return ""
+		}
+		// A month is 30 days and a year 360, as where intervals are compared; epoch counts 365.25 for each year.
+		return "(extract(epoch FROM " + expr + ") - 453600 * extract(year FROM " + expr + "))::text"
+	default:
+		return ""
+	}
 }
 
 // portableHash is the first 64 bits of the MD5 of framed fields.
