@@ -14,7 +14,8 @@ const recordDigests = "chained hashes"
 // element is one thing that goes into a digest: an expression, and the type it is compared as, as it travels.
 type element struct {
 	expr, typ string
-	// filled: it is never NULL on this side, so nothing has to stand in for NULL. The digest is the same with and without.
+	// filled: it is never NULL on this side, so nothing has to stand in for NULL. The digest is the same with and without. No column that is cast is:
+	// the number in a jsonb null is NULL.
 	filled bool
 	// finite: it is a numeric of so many digits, which holds no infinity. The digest is the same with and without.
 	finite bool

@@ -209,7 +209,7 @@ func (l *Layout) build() {
 		wire := l.Schema.GetColumns()[n]
 		expr := l.compareExpr(l.Columns[i], wire)
 		typ := l.hashedAs(wire)
-		elements = append(elements, element{expr: expr, typ: typ, filled: l.Columns[i].filled, finite: l.Columns[i].bounded && !l.loose(i)})
+		elements = append(elements, element{expr: expr, typ: typ, filled: l.Columns[i].filled && !l.loose(i), finite: l.Columns[i].bounded && !l.loose(i)})
 		if lit := l.probeOf(typ); lit != "" {
 			probe = append(probe, element{expr: lit, typ: typ})
 		}
