@@ -116,7 +116,7 @@ func (l *Layout) Thumbprint(ctx context.Context, c *pgconn.PgConn, r message.Ran
 	}
 	p := &params{}
 	where := l.where(p, r)
-	sql := "SELECT count(*), coalesce(sum(" + l.digestSQL(kind) + "), 0) FROM " + l.rows() + " t" + where
+	sql := "SELECT count(*), coalesce(sum(" + l.summedSQL(kind) + "), 0) FROM " + l.rows() + " t" + where
 	if len(leftOut) > 0 {
 		join := " WHERE "
 		if where != "" {

@@ -182,7 +182,7 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 	if o.Everything {
 		quiet = "true"
 	}
-	sql := "SELECT count(*), count(*) FILTER (WHERE " + quiet + "), coalesce(sum(" + l.digestSQL(o.Digest) + ") FILTER (WHERE " + quiet + "), 0) FROM " +
+	sql := "SELECT count(*), count(*) FILTER (WHERE " + quiet + "), coalesce(sum(" + l.summedSQL(o.Digest) + ") FILTER (WHERE " + quiet + "), 0) FROM " +
 		l.rows() + " t" + l.where(p, r)
 	var scan Scan
 	err := each(ctx, c, sql, p.args, func(row [][]byte) error {

@@ -38,7 +38,7 @@ func (l *Layout) Sums(ctx context.Context, c *pgconn.PgConn, ranges []message.Ra
 			return nil, err
 		}
 		p := &params{}
-		sql := "SELECT x.c, x.s FROM " + l.bounds(p, rest) + ", LATERAL (SELECT count(*), coalesce(sum(" + l.digestSQL(kind) + "), 0) FROM " + l.rows() + " t WHERE " +
+		sql := "SELECT x.c, x.s FROM " + l.bounds(p, rest) + ", LATERAL (SELECT count(*), coalesce(sum(" + l.summedSQL(kind) + "), 0) FROM " + l.rows() + " t WHERE " +
 			l.between() + ") AS x(c, s) ORDER BY v.n"
 		err := each(ctx, c, sql, p.args, func(row [][]byte) error {
 			print, err := thumbprintOf(row[0], row[1])
@@ -97,6 +97,14 @@ func (l *Layout) and() string {
 	return " AND (" + l.condition + ")"
 }
 
+// summedSQL is the digest for a sum, which would leave NULL out as if the row had agreed: what stands in for it is not a number, and says so. Its part
+// of the key, which is empty, keeps the planner from reading that number ahead of time. That costs next to nothing, where counting the digests besides
+// would compute each of them twice.
+func (l *Layout) summedSQL(kind digest.Kind) string {
+	return "coalesce(" + l.digestSQL(kind) + ", concat(" + literal("a row of "+l.Name.String()+" has no digest: a column or cast of it is NULL where it says that it can't be") +
+		", left(t." + Quote(l.Columns[l.Key[0]].Name) + "::text, 0))::bigint)"
+}
+
 // Buckets divide a table by a hash of the key, which needs no order: not the heap's, nor one that both sides' collations agree upon.
 type Buckets struct {
 	// Mask is their number, a power of two, less one.
@@ -117,7 +125,7 @@ func (b Buckets) heap() string {
 func (l *Layout) SumBuckets(ctx context.Context, c *pgconn.PgConn, b Buckets, kind digest.Kind) ([]digest.Thumbprint, error) {
 	sums := make([]digest.Thumbprint, b.Mask+1)
 	// OFFSET 0 keeps the planner from looking through the subquery: it would see the key, expect as many groups as rows, and sort.
-	sql := "SELECT b, count(*), sum(d) FROM (SELECT " + l.keyHash(kind) + " & " + strconv.FormatInt(b.Mask, 10) + " AS b, " + l.digestSQL(kind) + " AS d FROM " + l.rows() +
+	sql := "SELECT b, count(*), sum(d) FROM (SELECT " + l.keyHash(kind) + " & " + strconv.FormatInt(b.Mask, 10) + " AS b, " + l.summedSQL(kind) + " AS d FROM " + l.rows() +
 		" t WHERE true" + b.heap() + l.and() + " OFFSET 0) AS s GROUP BY b"
 	err := each(ctx, c, sql, nil, func(row [][]byte) error {
 		n, err := strconv.ParseInt(string(row[0]), 10, 64)
@@ -176,7 +184,7 @@ func (l *Layout) List(ctx context.Context, c *pgconn.PgConn, part Part, kind dig
 	for failed == nil && r.NextRow() {
 		raw := r.Values()
 		if len(raw[0]) != 8 || len(raw[1]) != 8 {
-			failed = fmt.Errorf("table %s: reading a list: a number of %d bytes", l.Name, len(raw[0]))
+			failed = fmt.Errorf("table %s: a row has no digest: a column or cast of it is NULL where it says that it can't be; compare it as text (columns.compare) or leave it out (columns.exclude)", l.Name)
 			break
 		}
 		e := Entry{Hash: binary.BigEndian.Uint64(raw[0]), Digest: binary.BigEndian.Uint64(raw[1]), Key: make(message.Key, len(l.Key))}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -124,4 +125,40 @@ func TestListEndsWithItsReader(t *testing.T) {
 			t.Errorf("afterwards: %v, %v", print, err)
 		}
 	})
+}
+
+// A sum leaves NULL out. A row without a digest, of a column that holds what it says it can't, must not pass for one that agrees.
+func TestNoRowWithoutADigest(t *testing.T) {
+	t.Parallel()
+	pool := fresh(t, `CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a'), (2, NULL), (3, 'c');
+		UPDATE pg_attribute SET attnotnull = true WHERE attrelid = 't'::regclass AND attname = 'v'`)
+	l := describe(t, pool, "public.t", postgres.Rules{})
+	one := message.Range{Lo: message.Key{"1"}, Hi: message.Key{"3"}}
+	for name, read := range map[string]func(c *pgconn.PgConn) error{
+		"thumbprint": func(c *pgconn.PgConn) error {
+			_, err := l.Thumbprint(t.Context(), c, message.Range{}, nil, digest.Record)
+			return err
+		},
+		"ranges": func(c *pgconn.PgConn) error {
+			_, err := l.Sums(t.Context(), c, []message.Range{one}, digest.Record)
+			return err
+		},
+		"buckets": func(c *pgconn.PgConn) error {
+			_, err := l.SumBuckets(t.Context(), c, postgres.Buckets{Mask: 7}, digest.Record)
+			return err
+		},
+		"scan": func(c *pgconn.PgConn) error {
+			_, err := l.Scan(t.Context(), c, one, postgres.ScanOptions{Digest: digest.Record, Everything: true})
+			return err
+		},
+		"list": func(c *pgconn.PgConn) error {
+			return l.List(t.Context(), c, postgres.Part{Ranges: []message.Range{one}}, digest.Record, func(postgres.Entry) error { return nil })
+		},
+	} {
+		on(t, pool, func(c *pgconn.PgConn) {
+			if err := read(c); err == nil || !strings.Contains(err.Error(), "has no digest") {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
 }
