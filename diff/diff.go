@@ -166,7 +166,7 @@ func explain(err error, t Table) error {
 	}
 	switch postgres.State(err) {
 	case "42501":
-		return fmt.Errorf("%w: GRANT USAGE ON SCHEMA and SELECT ON the table to this user, or leave the table out", err)
+		return fmt.Errorf("%w: GRANT USAGE ON SCHEMA and SELECT ON the table to this user (with row-level security, BYPASSRLS too), or leave the table out", err)
 	case "57014":
 		return fmt.Errorf("%w: raise statement_timeout for this user (ALTER ROLE … SET statement_timeout = 0) or in the DSN (options=-c%%20statement_timeout%%3D0), on the side that it names", err)
 	case "53300":
@@ -175,6 +175,9 @@ func explain(err error, t Table) error {
 		return fmt.Errorf("%w: raise idle_in_transaction_session_timeout or transaction_timeout for this user; a table is read in one transaction", err)
 	case "55P03":
 		return fmt.Errorf("%w: somebody holds a lock on it (ALTER TABLE, TRUNCATE, VACUUM FULL); try again when that is over", err)
+	}
+	if state := postgres.State(err); (len(t.Rules.Compare) > 0 || t.Rules.Where != "") && len(state) == 5 && (state[:2] == "22" || state[:2] == "42") {
+		return fmt.Errorf("%w: check where, replica_where and columns.compare of %s in the policy: each must be SQL that both sides take, and a type that every value can be cast to", err, t.Source)
 	}
 	if postgres.Passing(err) {
 		return fmt.Errorf("%w: table %s was given up; run it again when both servers can be reached", err, t.Source)

@@ -13,6 +13,8 @@ type State struct {
 	Table       string
 	Rows, Total int64
 	Differences int64
+	// Waiting rows differed and are looked at again when their time has come.
+	Waiting int64
 }
 
 // Now returns the state.
@@ -44,4 +46,10 @@ func (p *Progress) differ(rows int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state.Differences += rows
+}
+
+func (p *Progress) wait(rows int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.Waiting += int64(rows)
 }

@@ -67,6 +67,7 @@ func (s *settler) add(ctx context.Context, keys []message.Key) error {
 	}
 	select {
 	case s.queue <- first:
+		s.c.differ.opts.Progress.wait(len(first.keys))
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -134,7 +135,9 @@ func (s *settler) runOnce(ctx context.Context, batch suspects) (suspects, error)
 	if err := s.c.proven(ctx, found); err != nil {
 		return suspects{}, err
 	}
-	return now.only(func(i int) bool { return verdicts[i] == drift.InFlight }), nil
+	again := now.only(func(i int) bool { return verdicts[i] == drift.InFlight })
+	s.c.differ.opts.Progress.wait(len(again.keys) - len(batch.keys))
+	return again, nil
 }
 
 // moved tells that the replica's row was written between two looks. A measured lag would say what that means; here it shows that CDC may be further behind

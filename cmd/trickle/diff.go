@@ -28,7 +28,8 @@ func diffCommand(f *command.Flags) *cobra.Command {
 		Use: "diff --source DSN --replica DSN", Short: "Compare two databases in one pass: no Kafka, nothing installed on either", Args: cobra.NoArgs,
 		Long: "diff compares every table that both databases have, or those that --table or the policy names, and counts the rows that differ. Rows are digested\n" +
 			"inside Postgres; each side is read in one snapshot a table and needs SELECT only. Where both are being written, --settle gives CDC its time.\n\n" +
-			"Exit status: 0 all identical, 1 something differs (fixed or not), 2 a table that was asked for could not be compared, 130 interrupted.",
+			"Exit status: 0 all identical, 1 something differs (fixed or not), 2 a table that was asked for could not be compared, 130 interrupted, 143\n" +
+			"terminated. Tables that only one side has are named and change nothing, unless --table or the policy asks for them by name.",
 		Example: "  trickle diff --source postgres://… --replica postgres://…\n" +
 			"  trickle diff --source … --replica … --table public.orders --list --limit 100\n" +
 			"  trickle diff --source … --replica … --settle 10s                # both are being written\n" +
@@ -68,7 +69,7 @@ func diffCommand(f *command.Flags) *cobra.Command {
 	f.Source(c)
 	f.Replica(c)
 	fl := c.Flags()
-	fl.StringArrayVar(&o.Tables, "table", nil, "only this `TABLE`, schema.name as the source has it, a * for any run of characters; may be given again")
+	fl.StringArrayVar(&o.Tables, "table", nil, "only this `TABLE`, schema.name as the source has it, a * for any run of characters; without a schema it is one of public; may be given again")
 	fl.IntVar(&o.Jobs, "jobs", 1, "connections that read on each side at once")
 	fl.DurationVar(&o.Settle, "settle", 0, "how long CDC may take to bring a change: what differs is looked at again after it; with --fix 10s by default")
 	fl.StringVar(&jsonb, "jsonb", "hash", "what of jsonb is compared, `hash|text`: Postgres's hash of it, which does not see a number's sign or where a nested value ends, or its text, which costs more; a policy's text stands")

@@ -79,8 +79,21 @@ func (b *bar) draw(now time.Time) {
 	if s.Table == "" || s.Total == 0 {
 		return
 	}
-	fmt.Fprint(b.out, line(s, now.Sub(b.began)))
+	fmt.Fprint(b.out, b.fit(line(s, now.Sub(b.began))))
 	b.shown = true
+}
+
+// fit cuts a line that would wrap: only the last row of it could be cleared.
+func (b *bar) fit(text string) string {
+	f, ok := b.out.(*os.File)
+	if !ok {
+		return text
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if r := []rune(text); err == nil && width > 1 && len(r) >= width {
+		return string(r[:width-1])
+	}
+	return text
 }
 
 // line is one picture of the bar. Rows are counted on both sides, so a pair of rows is two.
@@ -94,6 +107,9 @@ func line(s diff.State, took time.Duration) string {
 		left = ", " + (time.Duration(float64(took) * (1 - share) / share)).Round(time.Second).String() + " left"
 	}
 	differ := ""
+	if s.Waiting > 0 {
+		left = ", " + humanize.Comma(s.Waiting) + " to look at again"
+	}
 	if s.Differences > 0 {
 		differ = ", " + humanize.Comma(s.Differences) + " differ"
 	}

@@ -22,6 +22,7 @@ func TestTheBar(t *testing.T) {
 		{diff.State{Table: "public.t", Rows: 1000, Total: 4000, Differences: 1234}, 10 * time.Second, "public.t [######..................]  25 %, 50 rows/s, 30s left, 1,234 differ"},
 		// The total is an estimate: what is beyond it stays within the bar.
 		{diff.State{Table: "public.t", Rows: 3000, Total: 2000}, time.Second, "public.t [########################] 100 %, 1.5 k rows/s"},
+		{diff.State{Table: "public.t", Rows: 2000, Total: 2000, Waiting: 7}, time.Second, "public.t [########################] 100 %, 1 k rows/s, 7 to look at again"},
 		{diff.State{Table: "public.t"}, time.Second, "public.t [........................]   0 %, 0 rows/s"},
 	} {
 		if got := line(c.state, c.took); got != c.want {

@@ -40,6 +40,7 @@ type fixer struct {
 	ledger   *ledger.Ledger
 	run      string // names this run in the journal, as a resync's id would
 	tables   map[string]*fixTable
+	braked   string // why the brake holds everything from now on
 }
 
 // fixTable is a table with the rules that it was compared by.
@@ -156,6 +157,10 @@ const fixRounds = 3
 // Fix corrects those of the keys that still differ.
 func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff.Fixed, error) {
 	out := diff.Fixed{Unfixed: make(map[string]int64)}
+	if f.braked != "" {
+		out.Unfixed[f.braked] = int64(len(keys)) // a person has to release it: until then there is nothing to try
+		return out, nil
+	}
 	x := f.table(t)
 	agreed, err := x.source.Table(ctx, t.Source.String(), 0)
 	if err != nil {
@@ -196,7 +201,8 @@ func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff
 			case drift.Moved:
 				keys = append(keys, changes[i].Replica.Key)
 			case drift.Held:
-				out.Unfixed[f.held(ctx)]++
+				f.braked = f.held(ctx)
+				out.Unfixed[f.braked]++
 			case drift.Failed:
 				out.Unfixed[f.reason(o.Err)]++
 			}
