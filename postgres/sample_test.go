@@ -155,3 +155,35 @@ func TestOrderedIsOnlyWhatSortsAlikeEverywhere(t *testing.T) {
 		})
 	}
 }
+
+// Ranges of a key whose columns no index has first, in this order, would each take a scan of the whole table.
+func TestOrderedTakesAnIndexInTheOrderOfTheKey(t *testing.T) {
+	t.Parallel()
+	source := fresh(t, "CREATE TABLE t (a int, b text COLLATE \"C\", v int, PRIMARY KEY (a, b))")
+	l := describe(t, source, "public.t", postgres.Rules{})
+	pool := fresh(t, `CREATE TABLE t (a int, b text COLLATE "C", v int, PRIMARY KEY (b, a))`)
+	for ddl, want := range map[string]bool{
+		"":                                  false,
+		"CREATE INDEX other ON t (b, a, v)": false,
+		"CREATE INDEX other ON t (a)":       false,
+		"CREATE INDEX other ON t (a, v, b)": false,
+		"CREATE INDEX other ON t (a) INCLUDE (b)":           false,
+		"CREATE INDEX other ON t (a, b) WHERE v > 0":        false,
+		"CREATE INDEX other ON t (a, lower(b))":             false,
+		"CREATE INDEX other ON t (a, b DESC)":               false,
+		"CREATE INDEX other ON t (a, b text_pattern_ops)":   false,
+		`CREATE INDEX other ON t (a, b COLLATE "en-x-icu")`: false,
+		"CREATE INDEX other ON t (a, b)":                    true,
+		"CREATE INDEX other ON t (a, b, v)":                 true,
+		"CREATE INDEX other ON t (a DESC, b DESC)":          true,
+		"CREATE INDEX other ON t (a, b); UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'other'::regclass": false,
+	} {
+		exec(t, pool, "DROP INDEX IF EXISTS other; "+ddl)
+		there := fit(t, pool, "public.t", l, postgres.Rules{})
+		on(t, pool, func(c *pgconn.PgConn) {
+			if got, err := there.Ordered(t.Context(), c); err != nil || got != want {
+				t.Errorf("%q: ordered %v, %v", ddl, got, err)
+			}
+		})
+	}
+}

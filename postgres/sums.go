@@ -262,10 +262,11 @@ func portableHash(fields []string) string {
 	return "('x' || substr(md5(" + strings.Join(fields, " || ") + "), 1, 16))::bit(64)::bigint"
 }
 
-// Ordered tells whether the key sorts the same in every database: no column of it depends on a collation, on the order in which an enum's labels
-// were made, or on object IDs, and none is compared as another type.
+// Ordered tells whether ranges of the key can be read on both sides alike and at the cost of their rows: the key sorts the same in every database,
+// since no column of it depends on a collation, on the order in which an enum's labels were made, or on object IDs, and none is compared as another
+// type; and an index has its columns first, in its order.
 func (l *Layout) Ordered(ctx context.Context, c *pgconn.PgConn) (bool, error) {
-	names := make([][]byte, len(l.Key))
+	names, numbers := make([][]byte, len(l.Key)), make([][]byte, len(l.Key))
 	for i, k := range l.Key {
 		column := l.Columns[k]
 		_, info := l.base(column.oid)
@@ -273,18 +274,25 @@ func (l *Layout) Ordered(ctx context.Context, c *pgconn.PgConn) (bool, error) {
 		if !l.stable(column.oid) || info.schema != "pg_catalog" || info.name == "jsonb" || l.loose(k) {
 			return false, nil
 		}
-		names[i] = []byte(column.Name)
+		names[i], numbers[i] = []byte(column.Name), []byte(column.number)
 	}
 	ordered := false
 	err := each(ctx, c, `SELECT bool_and(a.attcollation = 0 OR l.collname IN ('C', 'POSIX')
 				OR l.collname = 'default' AND d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c')
+				AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indisready AND i.indpred IS NULL
+					AND i.indnkeyatts >= cardinality($3::int2[]) AND (i.indkey::int2[])[0:cardinality($3::int2[]) - 1] = $3::int2[]
+					AND NOT EXISTS (SELECT FROM generate_subscripts($3::int2[], 1) AS n JOIN pg_attribute k ON k.attrelid = i.indrelid AND k.attnum = i.indkey[n - 1]
+						WHERE i.indcollation[n - 1] <> k.attcollation OR i.indoption[n - 1] & 1 <> i.indoption[0] & 1
+						OR NOT EXISTS (SELECT FROM pg_opclass o JOIN pg_opclass d USING (opcfamily) JOIN pg_am m ON m.oid = d.opcmethod
+							WHERE o.oid = i.indclass[n - 1] AND d.opcdefault AND m.amname = 'btree')))
 			FROM pg_attribute a LEFT JOIN pg_collation l ON l.oid = a.attcollation, pg_database d
-			WHERE d.datname = current_database() AND a.attrelid = to_regclass($1) AND a.attname = ANY ($2::text[])`, []Arg{text(l.Name.SQL()), Array(names)}, func(row [][]byte) error {
-		ordered = isTrue(row[0])
-		return nil
-	})
+			WHERE d.datname = current_database() AND a.attrelid = to_regclass($1) AND a.attname = ANY ($2::text[])`,
+		[]Arg{text(l.Name.SQL()), Array(names), Array(numbers)}, func(row [][]byte) error {
+			ordered = isTrue(row[0])
+			return nil
+		})
 	if err != nil {
-		return false, fmt.Errorf("looking at the collations of %s's key: %w", l.Name, err)
+		return false, fmt.Errorf("looking at the order of %s's key: %w", l.Name, err)
 	}
 	return ordered, nil
 }
