@@ -39,6 +39,7 @@ type Table struct {
 	// from it are tables of their own.
 	partitioned bool
 	types       map[uint32]typeInfo
+	encoding    string // the server's, which is that of the database
 }
 
 // Column is one column of a table.
@@ -83,7 +84,7 @@ const usableKey = `i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpr
 
 // Describe reads a table's shape. It fails with ErrNoTable or a *NoKeyError.
 func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
-	t := &Table{Name: name, types: make(map[uint32]typeInfo)}
+	t := &Table{Name: name, types: make(map[uint32]typeInfo), encoding: c.ParameterStatus("server_encoding")}
 	found := false
 	err := each(ctx, c, `SELECT c.reltuples::bigint, `+signatureSQL("$1")+`, c.relkind = 'p' FROM pg_class c
 		WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p')`, []Arg{text(name.SQL())}, func(row [][]byte) error {

@@ -77,7 +77,7 @@ func (l *Layout) recordSQL(elements []element, seed uint64) string {
 	}
 	whole := mark(seed, "start")
 	if len(rest) > 0 {
-		whole = "hash_record_extended(ROW(" + strings.Join(rest, ", ") + "), " + whole + ")"
+		whole = "pg_catalog.hash_record_extended(ROW(" + strings.Join(rest, ", ") + "), " + whole + ")"
 	}
 	var chains []string
 	for group := range slices.Chunk(links, chained) {
@@ -99,42 +99,42 @@ func (l *Layout) recordSQL(elements []element, seed uint64) string {
 
 // finished is the last step. A record's hash is a sum over its columns: without a step that is none, two rows that swap a value would have the same
 // sum of digests as before.
-func finished(hash string) string { return "hashint8extended(1597463007, " + hash + ")" }
+func finished(hash string) string { return "pg_catalog.hashint8extended(1597463007, " + hash + ")" }
 
 // mark is a constant that is made of what it is for.
 func mark(seed uint64, purpose string) string {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%x %s", seed, purpose)
-	return strconv.FormatUint(h.Sum64()>>1|1, 10)
+	return strconv.FormatUint(h.Sum64()>>1|1, 10) + "::int8"
 }
 
 func integerLink(e element, under string) string {
 	v := element{expr: "(" + e.expr + ")::int8", filled: e.filled}.or(nullInteger)
-	return "hashint8extended(" + v + ", hashint8extended(" + v + " >> 32, " + under + "))"
+	return "pg_catalog.hashint8extended(" + v + ", pg_catalog.hashint8extended(" + v + " >> 32, " + under + "))"
 }
 
 func textLink(e element, under string) string {
-	return "hashtextextended(" + e.or(nullText) + " COLLATE \"C\", " + under + ")"
+	return "pg_catalog.hashtextextended(" + e.or(nullText) + " COLLATE \"C\", " + under + ")"
 }
 
 // numericLink hashes the digits under what the sign says; scale() is NULL for what has no digits. The marks are those of one column: the hash of 0
 // is next to the one it is hashed under, and of what has no digits it is that itself, which is what tells NaN.
 func numericLink(e element, under string, column int) string {
 	is := func(what string) string { return mark(uint64(column), what) }
-	sign := "WHEN " + e.expr + " < 0 THEN " + is("negative") + " ELSE " + is("positive") + " END"
+	sign := "WHEN " + e.expr + " < 0::numeric THEN " + is("negative") + " ELSE " + is("positive") + " END"
 	if e.finite {
 		sign = "CASE " + sign
 	} else {
-		sign = "CASE WHEN scale(" + e.expr + ") IS NULL THEN CASE (" + e.expr + ")::text WHEN 'Infinity' THEN " + is("infinity") + " WHEN '-Infinity' THEN " + is("-infinity") +
+		sign = "CASE WHEN pg_catalog.scale(" + e.expr + ") IS NULL THEN CASE (" + e.expr + ")::text WHEN 'Infinity' THEN " + is("infinity") + " WHEN '-Infinity' THEN " + is("-infinity") +
 			" ELSE " + is("positive") + " END " + sign
 	}
-	return "hash_numeric_extended(" + e.or(nullNumeric) + ", (" + under + ") # " + sign + ")"
+	return "pg_catalog.hash_numeric_extended(" + e.or(nullNumeric) + ", (" + under + ") # " + sign + ")"
 }
 
 // shapeLink hashes how many elements an array has, or, where it has other dimensions than a plain list, which.
 func shapeLink(expr, under string) string {
-	return "hashint8extended(coalesce(CASE WHEN array_ndims(" + expr + ") > 1 OR array_lower(" + expr + ", 1) <> 1 THEN hashtextextended(array_dims(" + expr +
-		"), 1) ELSE cardinality(" + expr + ") END, " + nullInteger + "), " + under + ")"
+	return "pg_catalog.hashint8extended(coalesce(CASE WHEN pg_catalog.array_ndims(" + expr + ") > 1 OR pg_catalog.array_lower(" + expr +
+		", 1) <> 1 THEN pg_catalog.hashtextextended(pg_catalog.array_dims(" + expr + "), 1) ELSE pg_catalog.cardinality(" + expr + ") END, " + nullInteger + "), " + under + ")"
 }
 
 // trimmed is the text of a container of numbers of this type: numerics that differ only in their scale have one.
@@ -143,7 +143,7 @@ func trimmed(expr, leaf string) string {
 	if leaf != numericType {
 		return txt
 	}
-	return "regexp_replace(regexp_replace(" + txt + ", " + literal(`(\.[0-9]*[1-9])0+(?![0-9])`) + ", " + literal(`\1`) + ", 'g'), " + literal(`\.0+(?![0-9])`) + ", '', 'g')"
+	return "pg_catalog.regexp_replace(pg_catalog.regexp_replace(" + txt + ", " + literal(`(\.[0-9]*[1-9])0+(?![0-9])`) + ", " + literal(`\1`) + ", 'g'), " + literal(`\.0+(?![0-9])`) + ", '', 'g')"
 }
 
 // leaf is the type of the values in an array, range or multirange, through any nesting of these and of domains, in the form that travels; "" for

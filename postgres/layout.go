@@ -188,6 +188,11 @@ func (l *Layout) oneToOne() error {
 	return nil
 }
 
+// hashedText is what decides, besides the types, whether two servers hash a text alike: the bytes that their encoding makes of it, and, where the
+// probe's text can't hold all letters for it, the locale by which some types fold case.
+const hashedText = `'probe ' || pg_catalog.getdatabaseencoding()::text || CASE WHEN pg_catalog.getdatabaseencoding() = 'UTF8'::name THEN '' ELSE
+	(SELECT ' ' || d.datctype::text FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()) END`
+
 // probeSeed seeds the probe's digest.
 const probeSeed = 32776894263553125
 
@@ -216,9 +221,9 @@ func (l *Layout) build() {
 		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
 	l.record = l.recordSQL(elements, l.seed())
-	l.portable = "('x' || substr(md5(" + strings.Join(portable, " || ") + "), 1, 16))::bit(64)::bigint"
+	l.portable = portableHash(portable)
 	slices.SortFunc(probe, func(a, b element) int { return strings.Compare(a.expr, b.expr) })
-	l.probe = l.recordSQL(append(slices.Compact(probe), element{expr: "'probe'::text", typ: textType}), probeSeed)
+	l.probe = l.recordSQL(append(slices.Compact(probe), element{expr: hashedText, typ: textType}), probeSeed)
 }
 
 // hashedAs is the type whose hash the record digest takes of a column.
@@ -294,7 +299,7 @@ func (l *Layout) plainly(c Column) string {
 func (l *Layout) probeOf(typ string) string {
 	switch {
 	case typ == textType:
-		return "'Probe Üü'::text"
+		return literal(l.spelling(probeText)) + "::text"
 	case integer(typ):
 		return "42::int8"
 	default:
@@ -311,13 +316,13 @@ func (l *Layout) portableExpr(expr, typ string) string {
 		tag = "int"
 	case l.rules.Exact == ByBytes:
 	case tag == "numeric":
-		canonical = "trim_scale(" + expr + ")::text"
+		canonical = "pg_catalog.trim_scale(" + expr + ")::text"
 	case tag == "float4", tag == "float8":
 		canonical = "(" + expr + " + 0::" + tag + ")::text" // -0 and 0 are equal
 	case l.leaf(l.named(typ)) == numericType:
 		canonical = trimmed(expr, numericType)
 	}
-	return "coalesce(" + literal(tag+":") + " || octet_length(" + canonical + ") || ':' || " + canonical + " || ';', " + literal(tag+":-;") + ")"
+	return l.utf8("coalesce(" + literal(tag+":") + " || pg_catalog.octet_length(" + l.utf8(canonical) + ")::text || ':' || " + canonical + " || ';', " + literal(tag+":-;") + ")")
 }
 
 func (l *Layout) digestSQL(kind digest.Kind) string {
@@ -335,8 +340,9 @@ func (l *Layout) Probe(ctx context.Context, c *pgconn.PgConn) (uint64, error) {
 		probe = uint64(v)
 		return err
 	})
-	if State(err) == "42883" {
-		// A type has no hash here, or a hash function has another name: another digest than the source's, whatever that is, and not 0.
+	if s := State(err); s == "42883" || s == "22P05" {
+		// A type has no hash here, a hash function has another name, or a literal has characters that this server's encoding lacks: another digest
+		// than the source's, whatever that is, and not 0.
 		return ^l.Schema.GetProbe(), nil
 	}
 	if err != nil {

@@ -259,7 +259,7 @@ func (l *Layout) unfolded(expr, typ string) string {
 
 // portableHash is the first 64 bits of the MD5 of framed fields.
 func portableHash(fields []string) string {
-	return "('x' || substr(md5(" + strings.Join(fields, " || ") + "), 1, 16))::bit(64)::bigint"
+	return "('x' || pg_catalog.substr(pg_catalog.md5(" + strings.Join(fields, " || ") + "), 1, 16))::bit(64)::bigint"
 }
 
 // Ordered tells whether ranges of the key can be read on both sides alike and at the cost of their rows: the key sorts the same in every database,

@@ -3,6 +3,7 @@ package postgres
 import (
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 // probes are the literals that the probe row holds, by type name, for the types whose category does not settle it. A type
@@ -25,12 +26,37 @@ func probeByName(name string) string {
 	}
 }
 
+// probeText has what citext folds by the database's locale: letters of both cases, the i of Turkish, and those that are several in another case.
+const probeText = "Probe Üü Iİıi ßẞ Σσς"
+
+// spelling is a literal without the characters that the server's encoding may lack.
+func (t *Table) spelling(lit string) string {
+	if t.encoding == "UTF8" {
+		return lit
+	}
+	return strings.Map(func(r rune) rune {
+		if r > unicode.MaxASCII {
+			return -1
+		}
+		return r
+	}, lit)
+}
+
+// utf8 is a text with the bytes that it has in UTF8, whatever the server's encoding: as text where they are these already. In SQL_ASCII nobody can
+// tell what the bytes stand for.
+func (t *Table) utf8(expr string) string {
+	if t.encoding == "UTF8" || t.encoding == "SQL_ASCII" {
+		return expr
+	}
+	return "pg_catalog.convert_to(" + expr + ", 'UTF8')"
+}
+
 func probeByCategory(category byte) string {
 	switch category {
 	case 'N':
 		return "42"
 	case 'S':
-		return "Probe Üü" // both cases: citext folds by the database's locale
+		return probeText
 	case 'D':
 		return "2001-02-03 04:05:06+00"
 	case 'T':
@@ -72,7 +98,7 @@ func (t *Table) probe(oid uint32) string {
 	if lit == "" {
 		return ""
 	}
-	return literal(lit) + "::" + info.sql()
+	return literal(t.spelling(lit)) + "::" + info.sql()
 }
 
 // stable reports whether a type's hash depends on nothing but the value, so that two databases of one major version agree on it. An
