@@ -63,6 +63,7 @@ func (c *comparison) run(ctx context.Context) error {
 	}
 	c.result.Way = p.way
 	d.opts.Progress.expect(p.rows)
+	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	c.suspects = newSettler(c)
 	g.Go(func() error { return c.suspects.run(ctx) })
@@ -73,7 +74,10 @@ func (c *comparison) run(ctx context.Context) error {
 		}
 		return c.rest(ctx)
 	})
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return c.both(outer, func(ctx context.Context, s *side) error { return s.snapshot.Unchanged(ctx) })
 }
 
 // read sums up both sides and finds the keys that differ.

@@ -9,6 +9,7 @@ package diff
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -144,7 +145,8 @@ func (d *Differ) Table(ctx context.Context, t Table) (Result, error) {
 			d.lost = false
 			return best, nil
 		}
-		if c.reported || !postgres.Passing(err) {
+		changed := n == 1 && errors.Is(err, postgres.ErrChanged) // a change of its shape is over soon, and then it is described anew
+		if c.reported || !changed && !postgres.Passing(err) {
 			return c.result, explain(err, t)
 		}
 		if n == attempts || d.lost {
@@ -163,6 +165,9 @@ func (d *Differ) Table(ctx context.Context, t Table) (Result, error) {
 func explain(err error, t Table) error {
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, postgres.ErrChanged) {
+		return fmt.Errorf("%w: somebody changes table %s or its partitions while it is read; run it again when that is over", err, t.Source)
 	}
 	switch postgres.State(err) {
 	case "42501":

@@ -2,6 +2,7 @@ package diff_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -199,5 +200,49 @@ func TestIntervalKeysThatAreEqual(t *testing.T) {
 	exec(t, p.replica, "INSERT INTO t VALUES ('30 days', 1), ('361 days', 1), ('-719 days -25 hours', 1), ('72:00:00', 2)")
 	if r, l := p.compare(t, table("public.t"), diff.Options{Jobs: 1}); of(r) != (counts{rows: 4, mismatched: 1}) || len(l.found) != 1 {
 		t.Errorf("%+v, listed %v", of(r), l.found)
+	}
+}
+
+// A partition that is attached in the middle is read by some statements and not by others: the table is begun anew.
+func TestPartitionAttachedMeanwhile(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.both(t, `CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE a PARTITION OF t FOR VALUES FROM (0) TO (10); INSERT INTO t VALUES (1);
+		CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (11);
+		CREATE FUNCTION gate() RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN true; END'`)
+	exec(t, p.replica, "ALTER TABLE t ATTACH PARTITION b FOR VALUES FROM (10) TO (20)")
+	guard, err := p.source.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer guard.Release()
+	if _, err := guard.Exec(t.Context(), "SELECT pg_advisory_lock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	compared := table("public.t")
+	compared.Rules.Where = "gate()"
+	type outcome struct {
+		result diff.Result
+		err    error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		r, err := diff.New(p.source, p.replica, diff.Options{Jobs: 1}).Table(t.Context(), compared)
+		done <- outcome{r, err}
+	}()
+	eventually(t, patience, func() error {
+		var waiting int
+		err := guard.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE d.datname = current_database() AND locktype = 'advisory' AND NOT granted").Scan(&waiting)
+		if err == nil && waiting == 0 {
+			err = errors.New("nobody reads yet")
+		}
+		return err
+	})
+	exec(t, p.source, "ALTER TABLE t ATTACH PARTITION b FOR VALUES FROM (10) TO (20)")
+	if _, err := guard.Exec(t.Context(), "SELECT pg_advisory_unlock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	if o := <-done; o.err != nil || of(o.result) != (counts{rows: 2}) {
+		t.Errorf("%+v, %v", of(o.result), o.err)
 	}
 }

@@ -167,6 +167,25 @@ func (s *Snapshot) Do(ctx context.Context, fn func(c *pgconn.PgConn) error) erro
 	}
 }
 
+// Unchanged tells, when everything was read, whether all of it was read of the same partitions (else ErrChanged): the lock on the table keeps none from
+// being attached, and a snapshot does not say which partitions there are, only which of their rows. Nobody may be in Do.
+func (s *Snapshot) Unchanged(ctx context.Context) error {
+	now := ""
+	err := s.Do(ctx, func(c *pgconn.PgConn) error {
+		return each(ctx, c, "SELECT "+partitionsSQL, []Arg{text(s.layout.Name.SQL())}, func(row [][]byte) error {
+			now = string(row[0])
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("looking at the partitions of %s: %w", s.layout.Name, err)
+	}
+	if now != s.At.partitions {
+		return fmt.Errorf("table %s got other partitions while it was read: %w", s.layout.Name, ErrChanged)
+	}
+	return nil
+}
+
 // Aside runs fn on one more connection, which is opened when it is first wanted: for whoever is in Do and wants to look something up. fn must
 // not call Aside.
 func (s *Snapshot) Aside(ctx context.Context, fn func(c *pgconn.PgConn) error) error {

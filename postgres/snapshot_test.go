@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -202,5 +203,33 @@ func TestPassing(t *testing.T) {
 				t.Errorf("%v passes: %v", err, !want)
 			}
 		}
+	}
+}
+
+// The lock that a read takes does not keep a partition from being attached, and then it is read with the rest.
+func TestSnapshotOfOtherPartitions(t *testing.T) {
+	t.Parallel()
+	pool := fresh(t, `CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE a PARTITION OF t FOR VALUES FROM (0) TO (10); CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (11);
+		CREATE TABLE plain (id int PRIMARY KEY)`)
+	s, err := postgres.OpenSnapshot(t.Context(), pool, describe(t, pool, "public.t", postgres.Rules{}), postgres.SnapshotOptions{Connections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Unchanged(t.Context()); err != nil {
+		t.Error(err)
+	}
+	exec(t, pool, "ALTER TABLE t ATTACH PARTITION b FOR VALUES FROM (10) TO (20)")
+	if err := s.Unchanged(t.Context()); !errors.Is(err, postgres.ErrChanged) {
+		t.Errorf("a partition more: %v", err)
+	}
+	plain, err := postgres.OpenSnapshot(t.Context(), pool, describe(t, pool, "public.plain", postgres.Rules{}), postgres.SnapshotOptions{Connections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	exec(t, pool, "CREATE TABLE heir () INHERITS (plain)")
+	if err := plain.Unchanged(t.Context()); err != nil {
+		t.Errorf("no partition of it: %v", err)
 	}
 }

@@ -23,6 +23,8 @@ type At struct {
 	LSN      uint64
 	// Time is the server's clock after the snapshot was taken: what the read saw was committed before it.
 	Time time.Time
+	// partitions are those that are read.
+	partitions string
 }
 
 // Source reads a source database. It never writes.
@@ -97,7 +99,7 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 	}
 	sql := `SELECT pg_current_snapshot()::text,
 		(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0'::pg_lsn)::text,
-		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text, ` + signatureSQL("$1")
+		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text, ` + signatureSQL("$1") + ", " + partitionsSQL
 	err := each(ctx, c, sql, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
 		at.Snapshot = string(row[0])
 		parts := strings.SplitN(at.Snapshot, ":", 3)
@@ -106,6 +108,7 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 		at.LSN, _ = strconv.ParseUint(string(row[1]), 10, 64)
 		micros, _ := strconv.ParseInt(string(row[2]), 10, 64)
 		at.Time = time.UnixMicro(micros).UTC()
+		at.partitions = string(row[4])
 		if string(row[3]) != l.signature {
 			return fmt.Errorf("table %s: %w", l.Name, ErrChanged)
 		}
@@ -116,6 +119,9 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 	}
 	return at, nil
 }
+
+// partitionsSQL lists the partitions of $1 of which a statement that begins now would read, also within a snapshot that is older.
+const partitionsSQL = "(SELECT string_agg(relid::oid::text, ',' ORDER BY relid::oid) FROM pg_partition_tree(to_regclass($1)))"
 
 // Share locks the table against being truncated or rewritten until the transaction ends. It must be the transaction's first statement.
 func (l *Layout) Share(ctx context.Context, c *pgconn.PgConn) error {
