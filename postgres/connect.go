@@ -75,7 +75,13 @@ func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 	cfg.ConnConfig.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelBound}
 	}
-	cfg.AfterConnect = sameServer()
+	same := sameServer()
+	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		if err := same(ctx, c); err != nil {
+			return err
+		}
+		return seeExtensions(ctx, c)
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the %s: %w", o.Role, err)
@@ -144,6 +150,18 @@ func sameServer() func(context.Context, *pgx.Conn) error {
 		}
 		return nil
 	}
+}
+
+// seeExtensions has the operators of extensions found, wherever these were installed: without that of ltree no two of it could be compared, and
+// citext would be compared as text. An extension that is installed later is seen by later connections.
+func seeExtensions(ctx context.Context, c *pgx.Conn) error {
+	_, err := c.Exec(ctx, `SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', 'public'::text, (
+			SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(n.nspname), ', ')
+			FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE n.nspname NOT IN ('pg_catalog', 'public'))), false)`)
+	if err != nil {
+		return fmt.Errorf("putting the schemas of extensions on the search path: %w", err)
+	}
+	return nil
 }
 
 const identitySQL = `SELECT system_identifier::text, current_database()::text, current_setting('server_version_num')::int, pg_is_in_recovery()
