@@ -10,23 +10,28 @@ import (
 
 // acting is a foreign key of another table that writes that table when rows of this one are deleted.
 type acting struct {
-	name, table  string
-	child, owner []string
+	name, table         string
+	child, owner, equal []string // columns, and the operators between owner and child
 }
 
 // Cascades names a foreign key that would delete or change rows of another table if these targets were deleted, "" where there is none: such
 // rows would be lost without a trace in the journal.
 func (l *Layout) Cascades(ctx context.Context, c *pgconn.PgConn, targets []Target) (string, error) {
 	var keys []acting
-	err := each(ctx, c, `SELECT k.conname, quote_ident(n.nspname) || '.' || quote_ident(r.relname),
-			(SELECT string_agg(quote_ident(a.attname), ',' ORDER BY x.pos) FROM unnest(k.conkey) WITH ORDINALITY AS x(num, pos)
+	err := each(ctx, c, `SELECT k.conname, (SELECT pg_catalog.string_agg('OPERATOR(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname::text || ')', ',' ORDER BY x.pos)
+				FROM pg_catalog.unnest(k.conpfeqop) WITH ORDINALITY AS x(num, pos) JOIN pg_operator o ON o.oid = x.num JOIN pg_namespace n ON n.oid = o.oprnamespace),
+			pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname),
+			(SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ',' ORDER BY x.pos) FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS x(num, pos)
 				JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = x.num),
-			(SELECT string_agg(quote_ident(a.attname), ',' ORDER BY x.pos) FROM unnest(k.confkey) WITH ORDINALITY AS x(num, pos)
+			(SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ',' ORDER BY x.pos) FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY AS x(num, pos)
 				JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = x.num)
 		FROM pg_constraint k JOIN pg_class r ON r.oid = k.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
-		WHERE k.contype = 'f' AND k.confrelid = to_regclass($1) AND k.confdeltype IN ('c', 'n', 'd') AND k.conparentid = 0`,
+		WHERE k.contype = 'f' AND k.confrelid = pg_catalog.to_regclass($1) AND k.confdeltype IN ('c', 'n', 'd') AND k.conparentid = 0`,
 		[]Arg{text(l.Name.SQL())}, func(row [][]byte) error {
-			keys = append(keys, acting{string(row[0]), string(row[1]), strings.Split(string(row[2]), ","), strings.Split(string(row[3]), ",")})
+			keys = append(keys, acting{
+				name: string(row[0]), equal: strings.Split(string(row[1]), ","), table: string(row[2]),
+				child: strings.Split(string(row[3]), ","), owner: strings.Split(string(row[4]), ","),
+			})
 			return nil
 		})
 	if err != nil {
@@ -37,7 +42,7 @@ func (l *Layout) Cascades(ctx context.Context, c *pgconn.PgConn, targets []Targe
 		from, on := l.unnest(p, keysOf(targets))
 		pairs := make([]string, len(k.child))
 		for i := range k.child {
-			pairs[i] = "f." + k.child[i] + " = t." + k.owner[i]
+			pairs[i] = "t." + k.owner[i] + " " + k.equal[i] + " f." + k.child[i]
 		}
 		found := false
 		err := each(ctx, c, "SELECT EXISTS (SELECT FROM "+from+" JOIN "+l.rows()+" t ON "+on+" JOIN "+k.table+" f ON "+strings.Join(pairs, " AND ")+")", p.args, func(row [][]byte) error {

@@ -120,7 +120,7 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 	// The primary key; else the replica identity; else the narrowest unique index whose columns are all NOT NULL.
 	err = each(ctx, c, `SELECT i.indkey::text, i.indnkeyatts FROM pg_index i
 		WHERE i.indrelid = to_regclass($1) AND `+usableKey+`
-		  AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, pos)
+		  AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, pos)
 			JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n
 			WHERE k.pos <= i.indnkeyatts AND NOT a.attnotnull)
 		ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid`, []Arg{text(name.SQL())}, func(row [][]byte) error {

@@ -59,7 +59,7 @@ func (l *Layout) jsonOf(columns []int) string {
 			}
 			args = append(args, literal(c.Name), expr)
 		}
-		parts = append(parts, "jsonb_build_object("+strings.Join(args, ", ")+")")
+		parts = append(parts, "pg_catalog.jsonb_build_object("+strings.Join(args, ", ")+")")
 	}
 	return strings.Join(parts, " || ")
 }
@@ -75,7 +75,7 @@ func (l *Layout) all() []int {
 // writtenSQL is imageSQL of a row that this very transaction writes. Its xmin is the transaction's own ID, which is asked for instead: a row
 // returned through a partitioned table can't be asked for system columns.
 func (l *Layout) writtenSQL(kind digest.Kind) string {
-	return strings.Replace(l.imageSQL(kind), "t.xmin::text", "(pg_current_xact_id()::text::bigint & 4294967295)::text", 1)
+	return strings.Replace(l.imageSQL(kind), "t.xmin::text", "(pg_catalog.pg_current_xact_id()::text::bigint & 4294967295::bigint)::text", 1)
 }
 
 func (l *Layout) imageSQL(kind digest.Kind) string {
@@ -182,10 +182,10 @@ func (l *Layout) targetsSQL(p *params, targets []Target, columns []int) (string,
 			}
 			vals[i] = t.Values[n]
 		}
-		args[j] = p.add(Array(vals)) + "::text[]"
+		args[j] = "pg_catalog.unnest(" + p.add(Array(vals)) + "::text[])"
 		names[j] = "c" + strconv.Itoa(n)
 	}
-	return "unnest(" + strings.Join(args, ", ") + ") WITH ORDINALITY AS w(" + strings.Join(append(names, "n"), ", ") + ")", nil
+	return "ROWS FROM (" + strings.Join(args, ", ") + ") WITH ORDINALITY AS w(" + strings.Join(append(names, "n"), ", ") + ")", nil
 }
 
 // cast reads a value as the column's own type, so that the server names the value that does not fit.
@@ -241,7 +241,7 @@ func (l *Layout) Insert(ctx context.Context, c *pgconn.PgConn, targets []Target,
 		returning = append(returning, "t."+name+" AS k"+strconv.Itoa(i))
 		for n, column := range l.compared {
 			if column == k {
-				join = append(join, "d.k"+strconv.Itoa(i)+" = "+l.cast(n))
+				join = append(join, "d.k"+strconv.Itoa(i)+" "+l.operator("=", k)+" "+l.cast(n))
 			}
 		}
 	}
@@ -268,7 +268,7 @@ func (l *Layout) Reinsertable(ctx context.Context, c *pgconn.PgConn) (bool, erro
 		}
 	}
 	referenced := false
-	err := each(ctx, c, `SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass($1))`, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
+	err := each(ctx, c, `SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = pg_catalog.to_regclass($1))`, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
 		referenced = isTrue(row[0])
 		return nil
 	})

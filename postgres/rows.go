@@ -56,7 +56,7 @@ func (l *Layout) where(p *params, r message.Range) string {
 		for i, v := range k {
 			vals[i] = p.add(text(v)) + "::" + l.typeOf(l.Columns[l.Key[i]])
 		}
-		conds = append(conds, "("+l.keySQL()+") "+op+" ("+strings.Join(vals, ", ")+")")
+		conds = append(conds, "("+l.keySQL()+") "+l.operator(op)+" ("+strings.Join(vals, ", ")+")")
 	}
 	bound(">", r.Lo)
 	bound("<=", r.Hi)
@@ -81,9 +81,24 @@ func (l *Layout) settledSQL(s Settled) string {
 		// A sample further back than ages reach would have a negative one itself: then every age from 0 on may be younger. A subquery, so
 		// that it is worked out once and not for each row.
 		sample := strconv.FormatUint(s.Xmin, 10)
-		return "(age(t.xmin) NOT BETWEEN 0 AND (SELECT CASE WHEN pg_snapshot_xmax(pg_current_snapshot())::text::numeric - " + sample +
-			" > 2000000000 THEN 2147483646 ELSE age(" + literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid) END))"
+		return "(pg_catalog.age(t.xmin) NOT BETWEEN 0 AND (SELECT CASE WHEN pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric - " + sample +
+			"::numeric > 2000000000::numeric THEN 2147483646 ELSE pg_catalog.age(" + literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid) END))"
 	}
+}
+
+// operator is an operator between values of these columns, all of the key's by default. Where it is one of Postgres's own for all of them it is named
+// in full: of operators that are found by their name, one that somebody made for the very type is taken before the one for a type like it, and run
+// as whoever reads. Those of other types (citext, ltree) are found by their name.
+func (l *Layout) operator(op string, columns ...int) string {
+	if len(columns) == 0 {
+		columns = l.Key
+	}
+	for _, i := range columns {
+		if _, info := l.base(l.Columns[i].oid); info.kind == 'b' && info.elem == 0 && info.schema != "pg_catalog" {
+			return op
+		}
+	}
+	return "OPERATOR(pg_catalog." + op + ")"
 }
 
 // checkKeys refuses keys with another number of columns than the table's key.
@@ -165,16 +180,16 @@ func (l *Layout) unnest(p *params, keys []message.Key) (from, on string) {
 			vals[j] = []byte(key[i])
 		}
 		c := l.Columns[k]
-		args[i] = p.add(Array(vals)) + "::text[]"
+		args[i] = "pg_catalog.unnest(" + p.add(Array(vals)) + "::text[])"
 		cols[i] = "k" + strconv.Itoa(i)
 		value := "v." + cols[i] + "::" + l.typeOf(c)
 		if _, info := l.base(c.oid); info.kind == 'e' {
 			// The other side may have a label that this one has not: no row has it here.
-			value = "(SELECT e FROM unnest(enum_range(NULL::" + info.sql() + ")) AS e WHERE e::text = v." + cols[i] + ")"
+			value = "(SELECT e FROM pg_catalog.unnest(pg_catalog.enum_range(NULL::" + info.sql() + ")) AS e WHERE e::text = v." + cols[i] + ")"
 		}
-		conds[i] = "t." + Quote(c.Name) + " = " + value
+		conds[i] = "t." + Quote(c.Name) + " " + l.operator("=", k) + " " + value
 	}
-	return "unnest(" + strings.Join(args, ", ") + ") WITH ORDINALITY AS v(" + strings.Join(cols, ", ") + ", n)", strings.Join(conds, " AND ")
+	return "ROWS FROM (" + strings.Join(args, ", ") + ") WITH ORDINALITY AS v(" + strings.Join(cols, ", ") + ", n)", strings.Join(conds, " AND ")
 }
 
 // Want tells which parts of a row to read besides key, version and digest.
@@ -326,7 +341,7 @@ func (l *Layout) Boundaries(ctx context.Context, c *pgconn.PgConn, r message.Ran
 	}
 	list := strings.Join(names, ", ")
 	sql := "SELECT " + list + " FROM (SELECT " + l.keySQL() + ", row_number() OVER (ORDER BY " + l.keySQL() + ") FROM " + l.rows() + " t" + l.where(p, r) +
-		") AS s(" + list + ", n) WHERE n % " + strconv.Itoa(rows) + " = 0 ORDER BY n LIMIT " + strconv.Itoa(mostBoundaries)
+		") AS s(" + list + ", n) WHERE n % " + strconv.Itoa(rows) + "::bigint = 0::bigint ORDER BY n LIMIT " + strconv.Itoa(mostBoundaries)
 	var keys []message.Key
 	err := each(ctx, c, sql, p.args, func(raw [][]byte) error {
 		k := make(message.Key, len(raw))

@@ -85,7 +85,7 @@ func (l *Layout) between() string {
 		typ := l.typeOf(l.Columns[k])
 		lo[i], hi[i] = "v.lo"+strconv.Itoa(i)+"::"+typ, "v.hi"+strconv.Itoa(i)+"::"+typ
 	}
-	cond := "(" + l.keySQL() + ") > (" + strings.Join(lo, ", ") + ") AND (" + l.keySQL() + ") <= (" + strings.Join(hi, ", ") + ")"
+	cond := "(" + l.keySQL() + ") " + l.operator(">") + " (" + strings.Join(lo, ", ") + ") AND (" + l.keySQL() + ") " + l.operator("<=") + " (" + strings.Join(hi, ", ") + ")"
 	return cond + l.and()
 }
 
@@ -125,7 +125,7 @@ func (b Buckets) heap() string {
 func (l *Layout) SumBuckets(ctx context.Context, c *pgconn.PgConn, b Buckets, kind digest.Kind) ([]digest.Thumbprint, error) {
 	sums := make([]digest.Thumbprint, b.Mask+1)
 	// OFFSET 0 keeps the planner from looking through the subquery: it would see the key, expect as many groups as rows, and sort.
-	sql := "SELECT b, count(*), sum(d) FROM (SELECT " + l.keyHash(kind) + " & " + strconv.FormatInt(b.Mask, 10) + " AS b, " + l.summedSQL(kind) + " AS d FROM " + l.rows() +
+	sql := "SELECT b, count(*), sum(d) FROM (SELECT " + l.keyHash(kind) + " & " + strconv.FormatInt(b.Mask, 10) + "::bigint AS b, " + l.summedSQL(kind) + " AS d FROM " + l.rows() +
 		" t WHERE true" + b.heap() + l.and() + " OFFSET 0) AS s GROUP BY b"
 	err := each(ctx, c, sql, nil, func(row [][]byte) error {
 		n, err := strconv.ParseInt(string(row[0]), 10, 64)
@@ -173,7 +173,7 @@ func (l *Layout) List(ctx context.Context, c *pgconn.PgConn, part Part, kind dig
 		for i, b := range part.Buckets {
 			numbers[i] = strconv.AppendInt(nil, b, 10)
 		}
-		from = "(SELECT " + columns + " FROM " + l.rows() + " t WHERE (" + l.keyHash(kind) + " & " + strconv.FormatInt(part.Mask, 10) + ") = ANY (" +
+		from = "(SELECT " + columns + " FROM " + l.rows() + " t WHERE (" + l.keyHash(kind) + " & " + strconv.FormatInt(part.Mask, 10) + "::bigint) = ANY (" +
 			p.add(Array(numbers)) + "::bigint[])" + l.and() + ")"
 	}
 	sql := "SELECT x.* FROM " + from + " AS x(" + names + ") ORDER BY x.hash"
