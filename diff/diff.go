@@ -176,6 +176,8 @@ func explain(err error, t Table) error {
 		return fmt.Errorf("%w: raise statement_timeout for this user (ALTER ROLE … SET statement_timeout = 0) or in the DSN (options=-c%%20statement_timeout%%3D0), on the side that it names", err)
 	case "53300":
 		return fmt.Errorf("%w: raise max_connections or this user's CONNECTION LIMIT there, or lower --jobs; two connections are enough to compare and list", err)
+	case "22021":
+		return fmt.Errorf("%w: the database's encoding is SQL_ASCII and a key is not UTF-8, so the other side can't be asked for it; compare without --fix and with --settle 0, or load it into a database of the encoding that the text has", err)
 	case "25P03", "25P04":
 		return fmt.Errorf("%w: raise idle_in_transaction_session_timeout or transaction_timeout for this user; a table is read in one transaction", err)
 	case "55P03":

@@ -2,14 +2,20 @@ package diff_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/diff"
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/postgres"
 )
 
@@ -244,5 +250,38 @@ func TestPartitionAttachedMeanwhile(t *testing.T) {
 	}
 	if o := <-done; o.err != nil || of(o.result) != (counts{rows: 2}) {
 		t.Errorf("%+v, %v", of(o.result), o.err)
+	}
+}
+
+// In SQL_ASCII text is whatever bytes were written. They are compared, and listed as they are.
+func TestKeysOfNoEncoding(t *testing.T) {
+	t.Parallel()
+	ascii := func() *pgxpool.Pool {
+		dsn, err := url.Parse(pgtest.Database(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		admin, name := open(t, dsn.String()), strings.TrimPrefix(dsn.Path, "/")+"_ascii"
+		exec(t, admin, `CREATE DATABASE "`+name+`" TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'`)
+		t.Cleanup(func() { exec(t, admin, `DROP DATABASE "`+name+`" WITH (FORCE)`) })
+		dsn.Path = "/" + name
+		return open(t, dsn.String())
+	}
+	p := pair{ascii(), ascii()}
+	p.both(t, `CREATE TABLE t (id text PRIMARY KEY, v text); INSERT INTO t SELECT lpad(i::text, 7, '0') || E'\374', 'x' FROM generate_series(1, 20000) i; ANALYZE t`)
+	exec(t, p.replica, `UPDATE t SET v = E'\344' WHERE id LIKE '0000100%'; DELETE FROM t WHERE id LIKE '0000200%'`)
+	for _, list := range []bool{false, true} {
+		r, l := p.compare(t, table("public.t"), diff.Options{Jobs: 1, List: func() bool { return list }})
+		if of(r) != (counts{rows: 20000, missing: 1, mismatched: 1}) || r.Way != postgres.ByHeap {
+			t.Errorf("%+v, %s", of(r), r.Way)
+		}
+		if _, ok := l.found[entry(drift.Mismatched, "0000100\xfc")]; list && (!ok || len(l.found) != 2) {
+			t.Errorf("listed %q", l.ids())
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := diff.New(p.source, p.replica, diff.Options{Settle: time.Millisecond}).Table(ctx, table("public.t")); err == nil || !strings.Contains(err.Error(), "SQL_ASCII") {
+		t.Errorf("%v: does not say what to do", err)
 	}
 }

@@ -99,7 +99,11 @@ func (s *Snapshot) open(ctx context.Context) (*pgxpool.Conn, error) {
 		return nil, fmt.Errorf("connecting for a snapshot: %w", OneLine(err))
 	}
 	s.conns = append(s.conns, conn)
-	if err := script(ctx, conn.Conn().PgConn(), begins); err != nil {
+	sql := begins
+	if conn.Conn().PgConn().ParameterStatus("server_encoding") == "SQL_ASCII" {
+		sql += "; SET LOCAL client_encoding = 'SQL_ASCII'" // bytes that stand for nothing in particular: they are handed on as they are
+	}
+	if err := script(ctx, conn.Conn().PgConn(), sql); err != nil {
 		return nil, fmt.Errorf("beginning a snapshot: %w", err)
 	}
 	return conn, nil

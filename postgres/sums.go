@@ -101,8 +101,8 @@ func (l *Layout) and() string {
 // of the key, which is empty, keeps the planner from reading that number ahead of time. That costs next to nothing, where counting the digests besides
 // would compute each of them twice.
 func (l *Layout) summedSQL(kind digest.Kind) string {
-	return "coalesce(" + l.digestSQL(kind) + ", concat(" + literal("a row of "+l.Name.String()+" has no digest: a column or cast of it is NULL where it says that it can't be") +
-		", left(t." + Quote(l.Columns[l.Key[0]].Name) + "::text, 0))::bigint)"
+	return "coalesce(" + l.digestSQL(kind) + ", pg_catalog.concat(" + literal("a row of "+l.Name.String()+" has no digest: a column or cast of it is NULL where it says that it can't be") +
+		", pg_catalog.left(t." + Quote(l.Columns[l.Key[0]].Name) + "::text, 0))::bigint)"
 }
 
 // Buckets divide a table by a hash of the key, which needs no order: not the heap's, nor one that both sides' collations agree upon.
@@ -263,8 +263,8 @@ func portableHash(fields []string) string {
 }
 
 // Ordered tells whether ranges of the key can be read on both sides alike and at the cost of their rows: the key sorts the same in every database,
-// since no column of it depends on a collation, on the order in which an enum's labels were made, or on object IDs, and none is compared as another
-// type; and an index has its columns first, in its order.
+// since no column of it depends on a collation, on the order in which an enum's labels were made, or on object IDs, none is text of an
+// encoding that nobody knows, and none is compared as another type; and an index has its columns first, in its order.
 func (l *Layout) Ordered(ctx context.Context, c *pgconn.PgConn) (bool, error) {
 	names, numbers := make([][]byte, len(l.Key)), make([][]byte, len(l.Key))
 	for i, k := range l.Key {
@@ -277,8 +277,8 @@ func (l *Layout) Ordered(ctx context.Context, c *pgconn.PgConn) (bool, error) {
 		names[i], numbers[i] = []byte(column.Name), []byte(column.number)
 	}
 	ordered := false
-	err := each(ctx, c, `SELECT bool_and(a.attcollation = 0 OR l.collname IN ('C', 'POSIX')
-				OR l.collname = 'default' AND d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c')
+	err := each(ctx, c, `SELECT bool_and(a.attcollation = 0 OR current_setting('server_encoding') <> 'SQL_ASCII' AND (l.collname IN ('C', 'POSIX')
+					OR l.collname = 'default' AND d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'))
 				AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indisready AND i.indpred IS NULL
 					AND i.indnkeyatts >= cardinality($3::int2[]) AND (i.indkey::int2[])[0:cardinality($3::int2[]) - 1] = $3::int2[]
 					AND NOT EXISTS (SELECT FROM generate_subscripts($3::int2[], 1) AS n JOIN pg_attribute k ON k.attrelid = i.indrelid AND k.attnum = i.indkey[n - 1]
