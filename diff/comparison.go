@@ -57,6 +57,9 @@ func (c *comparison) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if d.opts.Settle > 0 && c.sides[0].snapshot.At.Standby {
+		c.result.Notes = append(c.result.Notes, "the source is a standby: what it has not replayed yet looks like a row that only the replica has, or that differs there; a settling time longer than the standby is behind, or the primary as the source, avoids that")
+	}
 	p, err := c.plan(ctx)
 	if err != nil {
 		return err

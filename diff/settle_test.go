@@ -3,7 +3,9 @@ package diff_test
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/trickle-verify/trickle/diff"
 	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/internal/testbed"
+	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 )
 
 // live is a pair under load: a writer on the source, and an applier that brings every statement to the replica in order, some time later.
@@ -198,6 +202,28 @@ func TestManySuspects(t *testing.T) {
 		r, err := diff.New(p.source, p.replica, diff.Options{Jobs: jobs, Settle: 50 * time.Millisecond}).Table(t.Context(), table("public.t"))
 		if err != nil || of(r) != (counts{rows: rows, missing: rows / 3, mismatched: rows - rows/3}) {
 			t.Errorf("%d jobs: %+v, %v", jobs, of(r), err)
+		}
+	}
+}
+
+// The clock of a standby says nothing of what reached it.
+func TestAStandbyAsTheSourceIsNoted(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Server(t, testbed.Options{})
+	dsn := pgtest.DatabaseOn(t, server)
+	const ddl = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)"
+	exec(t, open(t, dsn), ddl)
+	at, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	standby := pgtest.Standby(t, server, testbed.StandbyOptions{})
+	p := pair{open(t, standby.DSN(strings.TrimPrefix(at.Path, "/"))), open(t, pgtest.Database(t))}
+	exec(t, p.replica, ddl)
+	for settle, noted := range map[time.Duration]bool{0: false, time.Millisecond: true} {
+		r, _ := p.compare(t, table("public.t"), diff.Options{Jobs: 1, Settle: settle})
+		if of(r) != (counts{rows: 1}) || (strings.Contains(strings.Join(r.Notes, " "), "standby")) != noted {
+			t.Errorf("settle %v: %+v, %q", settle, of(r), r.Notes)
 		}
 	}
 }
