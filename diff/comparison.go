@@ -16,7 +16,7 @@ import (
 const (
 	// rangeRows is about how many rows a range of the key has. Small ranges cost little where many are read by one statement, and a row that
 	// differs makes so many be listed.
-	rangeRows = 1000
+	rangeRows = 750
 	// mostRanges bounds the boundaries that are held in memory; the ranges of larger tables are larger.
 	mostRanges = 20_000
 	// batchRanges is how many ranges one statement reads.
