@@ -222,9 +222,9 @@ func (l *Layout) keyHash(kind digest.Kind) string {
 		wire := l.Schema.GetColumns()[n]
 		expr := l.compareExpr(l.Columns[k], wire)
 		typ := l.hashedAs(wire)
-		record = append(record, element{expr: expr, typ: typ, filled: true})
+		record = append(record, element{expr: expr, typ: typ, filled: !l.loose(k)})
 		if whole := l.unfolded(expr, typ); whole != "" {
-			record = append(record, element{expr: whole, typ: textType, filled: true})
+			record = append(record, element{expr: whole, typ: textType, filled: !l.loose(k)})
 		}
 		portable = append(portable, l.portableExpr(expr, wire.GetType()))
 	}
@@ -251,7 +251,7 @@ func (l *Layout) unfolded(expr, typ string) string {
 			return ""
 		}
 		// A month is 30 days and a year 360, as where intervals are compared; epoch counts 365.25 for each year.
-		return "(extract(epoch FROM " + expr + ") - 453600 * extract(year FROM " + expr + "))::text"
+		return "(extract(epoch FROM " + expr + ") - 453600::numeric * extract(year FROM " + expr + "))::text"
 	default:
 		return ""
 	}
