@@ -113,6 +113,8 @@ func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
 			return fmt.Errorf("%s refuses user %q: %s; check the password and pg_hba.conf, then %s", where, c.User, server.Message, o.Setting)
 		case "3D000":
 			return fmt.Errorf("%s does not exist; check the name in %s", where, o.Setting)
+		case "57014":
+			return fmt.Errorf("%s: %s while connecting; raise statement_timeout for user %q (ALTER ROLE … SET statement_timeout = 0) or in %s", where, server.Message, c.User, o.Setting)
 		case "53300":
 			return fmt.Errorf("%s has no connection left: %s; raise max_connections or use a pooler", where, server.Message)
 		}

@@ -36,7 +36,7 @@ func TestDiffBadInput(t *testing.T) {
 		"one database":              {[]string{"--replica", p.src.dsn}, []string{"same database", "--source", "--replica"}},
 		"an empty replica":          {[]string{"--replica", bare.dsn}, []string{"nothing to compare", "1 tables", "DSN"}},
 		"a timeout of 1 ms":         {[]string{"--source", as(t, p.src.dsn, "hasty", "")}, []string{"source", "statement timeout", "statement_timeout = 0"}},
-		"no jobs":                   {[]string{"--jobs", "0"}, []string{"--jobs", "from 1 on", "--help"}},
+		"no jobs":                   {[]string{"--jobs", "0"}, []string{"--jobs", "from 1 to 256", "--help"}},
 		"jobs that are no number":   {[]string{"--jobs", "many"}, []string{"--jobs", `"many"`, "--help"}},
 		"a limit below 0":           {[]string{"--list", "--limit", "-1"}, []string{"--limit", "from 0 on", "--help"}},
 		"a limit that is none":      {[]string{"--list", "--limit", "1k"}, []string{"--limit", `"1k"`, "--help"}},
