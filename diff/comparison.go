@@ -16,7 +16,7 @@ import (
 const (
 	// rangeRows is about how many rows a range of the key has. Small ranges cost little where many are read by one statement, and a row that
 	// differs makes so many be listed.
-	rangeRows = 750
+	rangeRows = 1000
 	// mostRanges bounds the boundaries that are held in memory; the ranges of larger tables are larger.
 	mostRanges = 20_000
 	// batchRanges is how many ranges one statement reads.
@@ -38,7 +38,8 @@ type comparison struct {
 
 	mu     sync.Mutex
 	result Result
-	found  []candidate // not handed on yet
+	found  []candidate     // not handed on yet
+	ranges []message.Range // that differ, and are not listed yet
 }
 
 // run compares the table in one snapshot of each side.
@@ -179,7 +180,10 @@ func (c *comparison) byKey(ctx context.Context, ranges []message.Range) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return ctx.Err() // stopped between two batches, with none under way that would tell
+	if err := ctx.Err(); err != nil {
+		return err // stopped between two batches, with none under way that would tell
+	}
+	return c.listMany(ctx, nil, 1)
 }
 
 func (c *comparison) compareRanges(ctx context.Context, ranges []message.Range) error {
@@ -214,10 +218,21 @@ func (c *comparison) compareRanges(ctx context.Context, ranges []message.Range) 
 		}
 		inner = inner[:n-1]
 	}
-	if len(inner) == 0 {
+	return c.listMany(ctx, inner, batchRanges)
+}
+
+// listMany gathers ranges that differ and lists them once there are so many. A list wants both sides at the same time, and would make one wait for what
+// the other is summing.
+func (c *comparison) listMany(ctx context.Context, differ []message.Range, least int) error {
+	c.mu.Lock()
+	c.ranges = append(c.ranges, differ...)
+	if len(c.ranges) < least || len(c.ranges) == 0 {
+		c.mu.Unlock()
 		return nil
 	}
-	return c.list(ctx, postgres.Part{Ranges: inner})
+	differ, c.ranges = c.ranges, nil
+	c.mu.Unlock()
+	return c.list(ctx, postgres.Part{Ranges: differ})
 }
 
 // settled counts a part's rows and tells whether nothing of it needs to be listed: it is the same on both sides, or empty on one and only counted.
