@@ -40,7 +40,6 @@ type fixer struct {
 	ledger   *ledger.Ledger
 	run      string // names this run in the journal, as a resync's id would
 	tables   map[string]*fixTable
-	braked   string // why the brake holds everything from now on
 }
 
 // fixTable is a table with the rules that it was compared by.
@@ -48,6 +47,7 @@ type fixTable struct {
 	replica   *replica.Replica
 	source    *detector.Source
 	corrector *detector.Corrector
+	braked    string // why the brake holds this table's rows from now on
 }
 
 // defaultPolicy stands in where diff has none; its limits are the defaults of the policy.
@@ -119,7 +119,7 @@ func (f *fixer) table(t diff.Table) *fixTable {
 	src := detector.NewSource(detector.Parts{
 		Replica: rep, Ledger: f.ledger, Asker: direct{scan}, Gate: gate.New(p.Gate, nil, time.Now), Log: quiet, Self: f.replicaID.String(),
 	})
-	ready := &fixTable{rep, src, &detector.Corrector{Replica: rep, Ledger: f.ledger, Source: src, Log: quiet}}
+	ready := &fixTable{replica: rep, source: src, corrector: &detector.Corrector{Replica: rep, Ledger: f.ledger, Source: src, Log: quiet}}
 	f.tables[name] = ready
 	return ready
 }
@@ -157,11 +157,11 @@ const fixRounds = 3
 // Fix corrects those of the keys that still differ.
 func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff.Fixed, error) {
 	out := diff.Fixed{Unfixed: make(map[string]int64)}
-	if f.braked != "" {
-		out.Unfixed[f.braked] = int64(len(keys)) // a person has to release it: until then there is nothing to try
+	x := f.table(t)
+	if x.braked != "" {
+		out.Unfixed[x.braked] = int64(len(keys)) // a person has to release it: until then there is nothing to try
 		return out, nil
 	}
-	x := f.table(t)
 	agreed, err := x.source.Table(ctx, t.Source.String(), 0)
 	if err != nil {
 		return out, fmt.Errorf("fixing %s: %w", t.Source, err)
@@ -194,6 +194,7 @@ func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff
 			return out, fmt.Errorf("fixing %s: %w", t.Source, err)
 		}
 		keys = keys[:0:0]
+		held := 0
 		for i, o := range outcomes {
 			switch o.Result {
 			case drift.Written:
@@ -201,11 +202,14 @@ func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff
 			case drift.Moved:
 				keys = append(keys, changes[i].Replica.Key)
 			case drift.Held:
-				f.braked = f.held(ctx)
-				out.Unfixed[f.braked]++
+				out.Unfixed[f.held(ctx)]++
+				held++
 			case drift.Failed:
 				out.Unfixed[f.reason(o.Err)]++
 			}
+		}
+		if held == len(changes) {
+			x.braked = f.held(ctx)
 		}
 		if len(keys) == 0 {
 			return out, nil
