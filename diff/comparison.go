@@ -38,7 +38,7 @@ type comparison struct {
 
 	mu     sync.Mutex
 	result Result
-	found  []candidate     // not handed on yet
+	found  []Wrong         // not handed on yet
 	ranges []message.Range // that differ, and are not listed yet
 }
 

@@ -77,10 +77,16 @@ type Column struct {
 
 // Fixer corrects rows by key: it observes and refetches them itself, whatever was found before.
 type Fixer interface {
-	Fix(ctx context.Context, t Table, keys []message.Key) (Fixed, error)
+	Fix(ctx context.Context, t Table, rows []Wrong) (Fixed, error)
 }
 
-// Fixed is what a Fixer did with the keys that it was given.
+// Wrong is a row that differs: its key, in the source's words where the source has it, and what was wrong when it was compared.
+type Wrong struct {
+	Key  message.Key
+	Kind drift.Kind
+}
+
+// Fixed is what a Fixer did with the rows that it was given.
 type Fixed struct {
 	Rows    int
 	Unfixed map[string]int64 // reason: rows

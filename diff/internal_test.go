@@ -80,7 +80,7 @@ func TestFoundAndListTakeTurns(t *testing.T) {
 	var telling sync.WaitGroup
 	telling.Go(func() {
 		for range 2 * most {
-			if err := c.tell(candidate{kind: drift.Missing}, postgres.Detail{}, postgres.Detail{}); err != nil {
+			if err := c.tell(Wrong{Kind: drift.Missing}, postgres.Detail{}, postgres.Detail{}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -99,25 +99,25 @@ func TestRowsOfOneHash(t *testing.T) {
 	row := func(key string, digest uint64) postgres.Entry {
 		return postgres.Entry{Hash: 7, Digest: digest, Key: message.Key{key}}
 	}
-	is := func(key string, kind drift.Kind) candidate { return candidate{message.Key{key}, kind} }
+	is := func(key string, kind drift.Kind) Wrong { return Wrong{message.Key{key}, kind} }
 	for name, c := range map[string]struct {
 		source, replica []postgres.Entry
-		want            []candidate
+		want            []Wrong
 	}{
 		"the same":             {[]postgres.Entry{row("a", 1)}, []postgres.Entry{row("a", 1)}, nil},
 		"written otherwise":    {[]postgres.Entry{row("1.0", 1)}, []postgres.Entry{row("1.00", 1)}, nil},
-		"mismatched":           {[]postgres.Entry{row("a", 1)}, []postgres.Entry{row("a", 2)}, []candidate{is("a", drift.Mismatched)}},
-		"missing":              {[]postgres.Entry{row("a", 1)}, nil, []candidate{is("a", drift.Missing)}},
-		"extra":                {nil, []postgres.Entry{row("a", 1)}, []candidate{is("a", drift.Extra)}},
+		"mismatched":           {[]postgres.Entry{row("a", 1)}, []postgres.Entry{row("a", 2)}, []Wrong{is("a", drift.Mismatched)}},
+		"missing":              {[]postgres.Entry{row("a", 1)}, nil, []Wrong{is("a", drift.Missing)}},
+		"extra":                {nil, []postgres.Entry{row("a", 1)}, []Wrong{is("a", drift.Extra)}},
 		"two the same":         {[]postgres.Entry{row("a", 1), row("b", 2)}, []postgres.Entry{row("b", 2), row("a", 1)}, nil},
-		"two missing":          {[]postgres.Entry{row("a", 1), row("b", 2)}, nil, []candidate{is("a", drift.Missing), is("b", drift.Missing)}},
-		"one of two missing":   {[]postgres.Entry{row("a", 1), row("b", 2)}, []postgres.Entry{row("b", 2)}, []candidate{is("a", drift.Missing)}},
-		"one of two extra":     {[]postgres.Entry{row("b", 2)}, []postgres.Entry{row("a", 1), row("b", 2)}, []candidate{is("a", drift.Extra)}},
-		"two of one key":       {[]postgres.Entry{row("a", 1)}, []postgres.Entry{row("a", 1), row("a", 1)}, []candidate{is("a", drift.Extra)}},
-		"their digests change": {[]postgres.Entry{row("a", 1), row("b", 2)}, []postgres.Entry{row("a", 2), row("b", 1)}, []candidate{is("a", drift.Mismatched), is("b", drift.Mismatched)}},
+		"two missing":          {[]postgres.Entry{row("a", 1), row("b", 2)}, nil, []Wrong{is("a", drift.Missing), is("b", drift.Missing)}},
+		"one of two missing":   {[]postgres.Entry{row("a", 1), row("b", 2)}, []postgres.Entry{row("b", 2)}, []Wrong{is("a", drift.Missing)}},
+		"one of two extra":     {[]postgres.Entry{row("b", 2)}, []postgres.Entry{row("a", 1), row("b", 2)}, []Wrong{is("a", drift.Extra)}},
+		"two of one key":       {[]postgres.Entry{row("a", 1)}, []postgres.Entry{row("a", 1), row("a", 1)}, []Wrong{is("a", drift.Extra)}},
+		"their digests change": {[]postgres.Entry{row("a", 1), row("b", 2)}, []postgres.Entry{row("a", 2), row("b", 1)}, []Wrong{is("a", drift.Mismatched), is("b", drift.Mismatched)}},
 	} {
 		got := compare(nil, c.source, c.replica)
-		if !slices.EqualFunc(got, c.want, func(a, b candidate) bool { return a.kind == b.kind && a.key.ID() == b.key.ID() }) {
+		if !slices.EqualFunc(got, c.want, func(a, b Wrong) bool { return a.Kind == b.Kind && a.Key.ID() == b.Key.ID() }) {
 			t.Errorf("%s: %v, not %v", name, got, c.want)
 		}
 	}

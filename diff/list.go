@@ -7,15 +7,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trickle-verify/trickle/drift"
-	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/postgres"
 )
-
-// candidate is a key that differs in the snapshots.
-type candidate struct {
-	key  message.Key
-	kind drift.Kind
-}
 
 const (
 	// pageEntries is how many rows of a list travel from its reader to the merge at once.
@@ -121,7 +114,7 @@ func (s *stream) take(ctx context.Context, hash uint64, group []postgres.Entry) 
 
 // merge walks both lists, which are in the order of the hash as a signed number.
 func (c *comparison) merge(ctx context.Context, source, replica *stream) error {
-	var found []candidate
+	var found []Wrong
 	var mine, theirs []postgres.Entry
 	for {
 		a, err := source.peek(ctx)
@@ -158,16 +151,16 @@ func (c *comparison) merge(ctx context.Context, source, replica *stream) error {
 }
 
 // compare appends what differs among the entries of one hash.
-func compare(found []candidate, source, replica []postgres.Entry) []candidate {
+func compare(found []Wrong, source, replica []postgres.Entry) []Wrong {
 	if len(source) == 1 && len(replica) == 1 {
 		if source[0].Digest != replica[0].Digest {
-			found = append(found, candidate{source[0].Key, drift.Mismatched})
+			found = append(found, Wrong{source[0].Key, drift.Mismatched})
 		}
 		return found
 	}
 	if len(replica) == 0 {
 		for _, e := range source {
-			found = append(found, candidate{e.Key, drift.Missing})
+			found = append(found, Wrong{e.Key, drift.Missing})
 		}
 		return found
 	}
@@ -178,18 +171,18 @@ func compare(found []candidate, source, replica []postgres.Entry) []candidate {
 	for _, e := range source {
 		others := left[e.Key.ID()]
 		if len(others) == 0 {
-			found = append(found, candidate{e.Key, drift.Missing})
+			found = append(found, Wrong{e.Key, drift.Missing})
 			continue
 		}
 		left[e.Key.ID()] = others[1:]
 		if others[0].Digest != e.Digest {
-			found = append(found, candidate{e.Key, drift.Mismatched})
+			found = append(found, Wrong{e.Key, drift.Mismatched})
 		}
 	}
 	for _, e := range replica {
 		if others := left[e.Key.ID()]; len(others) > 0 {
 			left[e.Key.ID()] = others[1:]
-			found = append(found, candidate{e.Key, drift.Extra})
+			found = append(found, Wrong{e.Key, drift.Extra})
 		}
 	}
 	return found

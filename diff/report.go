@@ -12,7 +12,7 @@ import (
 )
 
 // differing takes keys that differ in the snapshots, and hands them on many at once.
-func (c *comparison) differing(ctx context.Context, found []candidate) error {
+func (c *comparison) differing(ctx context.Context, found []Wrong) error {
 	c.mu.Lock()
 	c.found = append(c.found, found...)
 	if len(c.found) < candidates {
@@ -33,7 +33,7 @@ func (c *comparison) rest(ctx context.Context) error {
 	return c.hand(ctx, found)
 }
 
-func (c *comparison) hand(ctx context.Context, found []candidate) error {
+func (c *comparison) hand(ctx context.Context, found []Wrong) error {
 	if len(found) == 0 {
 		return nil
 	}
@@ -44,12 +44,12 @@ func (c *comparison) hand(ctx context.Context, found []candidate) error {
 }
 
 // proven counts differences, lists them, and has them fixed.
-func (c *comparison) proven(ctx context.Context, found []candidate) error {
+func (c *comparison) proven(ctx context.Context, found []Wrong) error {
 	if len(found) == 0 {
 		return nil
 	}
 	for _, f := range found {
-		c.count(f.kind, 1)
+		c.count(f.Kind, 1)
 	}
 	if c.listWanted() {
 		c.mark()
@@ -63,7 +63,7 @@ func (c *comparison) proven(ctx context.Context, found []candidate) error {
 	c.fixing.Lock() // one after the other: journal, brake and the rows' own order are one line anyway
 	defer c.fixing.Unlock()
 	c.mark()
-	fixed, err := c.differ.opts.Fixer.Fix(ctx, c.result.Table, keysOf(found))
+	fixed, err := c.differ.opts.Fixer.Fix(ctx, c.result.Table, found)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.result.Fixed += int64(fixed.Rows)
@@ -89,16 +89,16 @@ func (c *comparison) mark() {
 	c.reported = true
 }
 
-func keysOf(found []candidate) []message.Key {
+func keysOf(found []Wrong) []message.Key {
 	keys := make([]message.Key, len(found))
 	for i, f := range found {
-		keys[i] = f.key
+		keys[i] = f.Key
 	}
 	return keys
 }
 
 // detail reads both sides' rows and tells what differs in them.
-func (c *comparison) detail(ctx context.Context, found []candidate) error {
+func (c *comparison) detail(ctx context.Context, found []Wrong) error {
 	most := len(found) // at once: where rows are large, a server would send many of them in vain
 	for len(found) > 0 && c.listWanted() {
 		asked := found[:min(most, len(found))]
@@ -140,13 +140,13 @@ func (c *comparison) lookup(s *side) func(context.Context, func(*pgconn.PgConn) 
 }
 
 // tell hands one difference to whoever lists them.
-func (c *comparison) tell(f candidate, source, replica postgres.Detail) error {
+func (c *comparison) tell(f Wrong, source, replica postgres.Detail) error {
 	layout := c.sides[0].layout
-	d := Difference{Kind: f.kind}
+	d := Difference{Kind: f.Kind}
 	for i, name := range layout.Schema.GetKey() {
-		d.Key = append(d.Key, Field{name, f.key[i]})
+		d.Key = append(d.Key, Field{name, f.Key[i]})
 	}
-	if f.kind == drift.Mismatched && source.Present && replica.Present {
+	if f.Kind == drift.Mismatched && source.Present && replica.Present {
 		names := layout.ColumnNames()
 		differs := func(i int) bool {
 			return source.Digests[i] != replica.Digests[i] || (source.Values[i] == nil) != (replica.Values[i] == nil)

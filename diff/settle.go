@@ -121,7 +121,7 @@ func (s *settler) runOnce(ctx context.Context, batch suspects) (suspects, error)
 		return suspects{}, err
 	}
 	verdicts := make([]drift.Verdict, len(batch.keys))
-	var found []candidate
+	var found []Wrong
 	for i := range batch.keys {
 		now.sightings[i].Through = now.at.Add(-s.c.differ.opts.Settle)
 		verdicts[i] = drift.Judge(&batch.sightings[i], now.sightings[i])
@@ -129,7 +129,7 @@ func (s *settler) runOnce(ctx context.Context, batch suspects) (suspects, error)
 			verdicts[i] = drift.InFlight
 		}
 		if verdicts[i] == drift.Proven {
-			found = append(found, candidate{batch.keys[i], now.sightings[i].Kind()})
+			found = append(found, Wrong{batch.keys[i], now.sightings[i].Kind()})
 		}
 	}
 	if err := s.c.proven(ctx, found); err != nil {

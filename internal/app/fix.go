@@ -40,6 +40,7 @@ type fixer struct {
 	ledger   *ledger.Ledger
 	run      string // names this run in the journal, as a resync's id would
 	tables   map[string]*fixTable
+	braked   string // why deletes are held; empty: none was yet
 }
 
 // fixTable is a table with the rules that it was compared by.
@@ -47,7 +48,6 @@ type fixTable struct {
 	replica   *replica.Replica
 	source    *detector.Source
 	corrector *detector.Corrector
-	braked    string // why the brake holds this table's rows from now on
 }
 
 // defaultPolicy stands in where diff has none; its limits are the defaults of the policy.
@@ -154,12 +154,19 @@ func (d direct) Ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.En
 // fixRounds is how often a row that CDC writes in between is tried.
 const fixRounds = 3
 
-// Fix corrects those of the keys that still differ.
-func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff.Fixed, error) {
+// Fix corrects those of the rows that still differ.
+func (f *fixer) Fix(ctx context.Context, t diff.Table, rows []diff.Wrong) (diff.Fixed, error) {
 	out := diff.Fixed{Unfixed: make(map[string]int64)}
 	x := f.table(t)
-	if x.braked != "" {
-		out.Unfixed[x.braked] = int64(len(keys)) // a person has to release it: until then there is nothing to try
+	keys := make([]message.Key, 0, len(rows))
+	for _, r := range rows {
+		if r.Kind == drift.Extra && f.braked != "" {
+			out.Unfixed[f.braked]++ // deletes wait for a person, so there is nothing to try
+			continue
+		}
+		keys = append(keys, r.Key)
+	}
+	if len(keys) == 0 {
 		return out, nil
 	}
 	agreed, err := x.source.Table(ctx, t.Source.String(), 0)
@@ -194,7 +201,6 @@ func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff
 			return out, fmt.Errorf("fixing %s: %w", t.Source, err)
 		}
 		keys = keys[:0:0]
-		held := 0
 		for i, o := range outcomes {
 			switch o.Result {
 			case drift.Written:
@@ -202,14 +208,11 @@ func (f *fixer) Fix(ctx context.Context, t diff.Table, keys []message.Key) (diff
 			case drift.Moved:
 				keys = append(keys, changes[i].Replica.Key)
 			case drift.Held:
-				out.Unfixed[f.held(ctx)]++
-				held++
+				f.braked = f.held(ctx)
+				out.Unfixed[f.braked]++
 			case drift.Failed:
 				out.Unfixed[f.reason(o.Err)]++
 			}
-		}
-		if held == len(changes) {
-			x.braked = f.held(ctx)
 		}
 		if len(keys) == 0 {
 			return out, nil
