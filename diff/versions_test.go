@@ -2,11 +2,8 @@ package diff_test
 
 import (
 	"fmt"
-	"net/url"
 	"slices"
 	"testing"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/diff"
 	"github.com/trickle-verify/trickle/digest"
@@ -81,21 +78,6 @@ func TestServersThatHashATypeOtherwise(t *testing.T) {
 	}
 }
 
-// limited is a pool of a user who may have so many connections.
-func limited(t *testing.T, dsn string, connections int) *pgxpool.Pool {
-	t.Helper()
-	admin := open(t, dsn)
-	role := fmt.Sprintf("few%d_%s", connections, admin.Config().ConnConfig.Database)
-	exec(t, admin, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'few' CONNECTION LIMIT %d; GRANT pg_read_all_data TO %s", role, connections, role))
-	t.Cleanup(func() { exec(t, admin, "DROP ROLE "+role) })
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword(role, "few")
-	return open(t, u.String())
-}
-
 func TestServersWithFewConnections(t *testing.T) {
 	t.Parallel()
 	const rows = 20_000
@@ -104,7 +86,7 @@ func TestServersWithFewConnections(t *testing.T) {
 		p := pair{open(t, dsns[0]), open(t, dsns[1])}
 		p.both(t, fmt.Sprintf("CREATE TABLE t (id bigint PRIMARY KEY, v int); INSERT INTO t SELECT i, 0 FROM generate_series(1, %d) AS i", rows))
 		exec(t, p.replica, "UPDATE t SET v = 1 WHERE id % 4 = 0")
-		few := pair{limited(t, dsns[0], limits[0]), limited(t, dsns[1], limits[1])}
+		few := pair{open(t, pgtest.Limited(t, dsns[0], limits[0])), open(t, pgtest.Limited(t, dsns[1], limits[1]))}
 		for _, options := range []diff.Options{{Jobs: 3}, {Jobs: 3, Settle: 1}} {
 			r, l := few.compare(t, table("public.t"), options)
 			if of(r) != (counts{rows: rows, mismatched: rows / 4}) || len(l.found) != rows/4 {
@@ -117,7 +99,7 @@ func TestServersWithFewConnections(t *testing.T) {
 	exec(t, open(t, dsn), "CREATE TABLE t (id bigint PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2)")
 	exec(t, p.replica, "CREATE TABLE t (id bigint PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1)")
 	// With one connection rows are counted, and nothing can be listed.
-	p.source = limited(t, dsn, 1)
+	p.source = open(t, pgtest.Limited(t, dsn, 1))
 	r, err := diff.New(p.source, p.replica, diff.Options{Jobs: 3}).Table(t.Context(), table("public.t"))
 	if err != nil || of(r) != (counts{rows: 2, missing: 1}) {
 		t.Errorf("one connection: %+v, %v", of(r), err)

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"strconv"
 	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trickle-verify/trickle/digest"
@@ -145,27 +143,12 @@ func TestASnapshotOfATableThatChanged(t *testing.T) {
 	}
 }
 
-// limited is a pool of a user who may have so many connections.
-func limited(t *testing.T, dsn string, connections int) *pgxpool.Pool {
-	t.Helper()
-	admin := open(t, dsn)
-	role := fmt.Sprintf("few%d_%s", connections, admin.Config().ConnConfig.Database)
-	exec(t, admin, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'few' CONNECTION LIMIT %d; GRANT pg_read_all_data TO %s", role, connections, role))
-	t.Cleanup(func() { exec(t, admin, "DROP ROLE "+role) })
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword(role, "few")
-	return open(t, u.String())
-}
-
 func TestASnapshotOnAServerThatIsFull(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []int{1, 2, 3} {
 		dsn := pgtest.Database(t)
 		exec(t, open(t, dsn), "CREATE TABLE t (id bigint PRIMARY KEY); INSERT INTO t VALUES (1)")
-		pool := limited(t, dsn, limit)
+		pool := open(t, pgtest.Limited(t, dsn, limit))
 		l := describe(t, pool, "public.t", postgres.Rules{})
 		s, err := postgres.OpenSnapshot(t.Context(), pool, l, postgres.SnapshotOptions{Connections: 4})
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"github.com/trickle-verify/trickle/internal/testbed"
@@ -206,4 +208,35 @@ func plain(name string) string {
 		}
 	}, name)
 	return name[:min(len(name), 45)]
+}
+
+// Limited makes a user of the database who may read everything through so many connections, and returns the user's DSN.
+func Limited(t testing.TB, dsn string, connections int) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	role := fmt.Sprintf("few%d_%d", connections, shared.counter.Add(1))
+	run := func(ctx context.Context, sql string) {
+		t.Helper()
+		c, err := pgx.Connect(ctx, dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Exec(ctx, sql)
+		if err := errors.Join(err, c.Close(ctx)); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	run(ctx, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD 'few' CONNECTION LIMIT %d; GRANT pg_read_all_data TO %s", role, connections, role))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		run(ctx, "DROP ROLE "+role)
+	})
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(role, "few")
+	return u.String()
 }
