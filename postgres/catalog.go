@@ -73,8 +73,8 @@ func (t typeInfo) sql() string { return Quote(t.schema) + "." + Quote(t.name) }
 
 // signatureSQL is an expression over the parameter's table: what its columns and keys look like, and whether it is there at all.
 func signatureSQL(table string) string {
-	return `(SELECT md5(string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypid::regtype, a.atttypmod, a.attcollation, a.attnotnull, a.attgenerated, a.attidentity), ',' ORDER BY a.attnum)
-			|| coalesce((SELECT string_agg(concat_ws(' ', i.indkey, i.indnkeyatts, i.indisprimary, i.indisreplident), ',' ORDER BY i.indkey::text) FROM pg_index i
+	return `(SELECT md5(string_agg(pg_catalog.concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypid::regtype, a.atttypmod, a.attcollation, a.attnotnull, a.attgenerated, a.attidentity), ',' ORDER BY a.attnum)
+			|| coalesce((SELECT string_agg(pg_catalog.concat_ws(' ', i.indkey, i.indnkeyatts, i.indisprimary, i.indisreplident), ',' ORDER BY i.indkey::text) FROM pg_index i
 				WHERE i.indrelid = to_regclass(` + table + `) AND ` + usableKey + `), ''))
 		FROM pg_attribute a WHERE a.attrelid = to_regclass(` + table + `) AND a.attnum > 0 AND NOT a.attisdropped)`
 }

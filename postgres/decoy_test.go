@@ -120,3 +120,41 @@ func TestExtensionsInASchemaOfTheirOwn(t *testing.T) {
 		})
 	}
 }
+
+// Nor by whoever describes a table, samples it or takes a snapshot of it.
+func TestWhatIsInPublicIsNotCalledByASnapshot(t *testing.T) {
+	t.Parallel()
+	pool := fresh(t, `CREATE TABLE t (id int PRIMARY KEY, v text) ; INSERT INTO t SELECT i, repeat('v', 50) FROM generate_series(1, 9000) i; ANALYZE t`)
+	var decoys strings.Builder
+	for n, signature := range []string{
+		`concat_ws(text, smallint, name, oid, regtype, int, oid, boolean, "char", "char") RETURNS text`, "concat_ws(text, int2vector, smallint, boolean, boolean) RETURNS text",
+		"format(text, bigint, int) RETURNS text", "generate_series(int, bigint) RETURNS SETOF bigint", "pg_relation_size(oid) RETURNS bigint", "cardinality(smallint[]) RETURNS int",
+		"generate_subscripts(smallint[], int) RETURNS SETOF int", "to_jsonb(pg_database) RETURNS jsonb", "times(numeric, int) RETURNS numeric",
+	} {
+		fmt.Fprintf(&decoys, "CREATE FUNCTION public.%s LANGUAGE plpgsql AS $$ BEGIN RAISE USING MESSAGE = 'decoy %d'; END $$;\n", signature, n)
+	}
+	exec(t, pool, decoys.String(), "CREATE OPERATOR public.* (LEFTARG = numeric, RIGHTARG = int, FUNCTION = public.times)")
+	l := describe(t, pool, "public.t", postgres.Rules{})
+	s, err := postgres.OpenSnapshot(t.Context(), pool, l, postgres.SnapshotOptions{Connections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	err = s.Do(t.Context(), func(c *pgconn.PgConn) error {
+		ordered, err := l.Ordered(t.Context(), c)
+		if err != nil || !ordered {
+			return fmt.Errorf("ordered: %t, %w", ordered, err)
+		}
+		sample, err := l.Sample(t.Context(), c, 100, 100)
+		if len(sample.Keys) == 0 {
+			return fmt.Errorf("no sample: %w", err)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := s.Unchanged(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

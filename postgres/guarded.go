@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -278,13 +277,4 @@ func (l *Layout) Reinsertable(ctx context.Context, c *pgconn.PgConn) (bool, erro
 // InsertOnly reports whether a compared column can be given a value by an insert and not by an update: GENERATED ALWAYS AS IDENTITY.
 func (l *Layout) InsertOnly() bool {
 	return slices.ContainsFunc(l.compared, func(i int) bool { return l.Columns[i].IdentityAlways && !l.isKey(i) })
-}
-
-// State returns the SQLSTATE of a server's error, "" for any other.
-func State(err error) string {
-	var server *pgconn.PgError
-	if errors.As(err, &server) {
-		return server.Code
-	}
-	return ""
 }

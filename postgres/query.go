@@ -14,6 +14,9 @@ type Arg = []byte
 // text makes an argument of a string.
 func text(s string) Arg { return []byte(s) }
 
+// number makes an argument of an integer.
+func number(n int64) Arg { return strconv.AppendInt(nil, n, 10) }
+
 // each runs a query and hands every row to fn, each column in text form, nil for NULL. The slices are valid only during the call.
 func each(ctx context.Context, c *pgconn.PgConn, sql string, args []Arg, fn func(row [][]byte) error) error {
 	r := c.ExecParams(ctx, sql, args, nil, nil, nil)

@@ -52,8 +52,8 @@ func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (
 	}
 	list := strings.Join(key, ", ")
 	sql := "WITH found(" + list + ", heap, place) AS (SELECT DISTINCT ON (t.tableoid, (t.ctid::text::point)[0]) " + l.keySQL() +
-		", t.tableoid, t.ctid FROM " + l.rows() + " t WHERE t.ctid = ANY (ARRAY(SELECT format('(%s,%s)', (2 * i + 1) * $1::bigint / (2 * $2::bigint), 1 << n)::tid" +
-		" FROM generate_series(0, $3::bigint) i, generate_series(0, $4::int - 1) n)))" +
+		", t.tableoid, t.ctid FROM " + l.rows() + " t WHERE t.ctid = ANY (ARRAY(SELECT pg_catalog.format('(%s,%s)', (2 * i + 1) * $1::bigint / (2 * $2::bigint), 1 << n)::tid" +
+		" FROM pg_catalog.generate_series(0, $3::bigint) i, pg_catalog.generate_series(0, $4::int - 1) n)))" +
 		" SELECT row_number() OVER (ORDER BY heap, place), " + list + " FROM found ORDER BY " + list
 	var places []int
 	err = each(ctx, c, sql, []Arg{number(total), number(wanted), number(longest * wanted / total), number(placesTried)}, func(raw [][]byte) error {
@@ -108,12 +108,10 @@ func (l *Layout) blocks(ctx context.Context, c *pgconn.PgConn) (total, longest i
 	err = each(ctx, c, `WITH RECURSIVE tree AS (SELECT to_regclass($1)::oid AS oid UNION
 			SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid JOIN pg_class c ON c.oid = tree.oid AND c.relkind = 'p')
 		SELECT coalesce(sum(n), 0)::bigint, coalesce(max(n), 0)::bigint FROM (
-			SELECT pg_relation_size(oid) / current_setting('block_size')::int AS n FROM tree) AS s`, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
+			SELECT pg_catalog.pg_relation_size(oid) / pg_catalog.current_setting('block_size')::int AS n FROM tree) AS s`, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
 		total, _ = strconv.ParseInt(string(row[0]), 10, 64)
 		longest, _ = strconv.ParseInt(string(row[1]), 10, 64)
 		return nil
 	})
 	return total, longest, err
 }
-
-func number(n int64) Arg { return strconv.AppendInt(nil, n, 10) }

@@ -2,9 +2,9 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -213,6 +213,9 @@ func (s *Snapshot) Close() {
 	s.conns = nil
 }
 
+// rollbackBound is how long the end of a transaction that is not needed any more may take.
+const rollbackBound = 5 * time.Second
+
 // end ends a connection's transaction and hands it back.
 func end(conn *pgxpool.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), rollbackBound)
@@ -221,21 +224,4 @@ func end(conn *pgxpool.Conn) {
 	if err := script(ctx, conn.Conn().PgConn(), "ROLLBACK"); err != nil {
 		_ = conn.Conn().Close(ctx) // the pool drops what is closed
 	}
-}
-
-// Passing tells an error that a later try may not meet: the connection broke, the server restarts or is full, or a standby had to cancel the query.
-func Passing(err error) bool {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
-	state := State(err)
-	if state == "" {
-		return broken(err)
-	}
-	switch state[:2] {
-	case "08", "53":
-		return true
-	}
-	// Conflict with recovery; shutdown, crash and start.
-	return state == "40001" || state == "57P01" || state == "57P02" || state == "57P03"
 }

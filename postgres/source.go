@@ -101,7 +101,7 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 	}
 	sql := `SELECT pg_current_snapshot()::text,
 		(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0'::pg_lsn)::text,
-		(extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text, ` + signatureSQL("$1") + ", " + partitionsSQL + ", pg_is_in_recovery()"
+		(extract(epoch FROM clock_timestamp()) * 1000000::numeric)::bigint::text, ` + signatureSQL("$1") + ", " + partitionsSQL + ", pg_is_in_recovery()"
 	err := each(ctx, c, sql, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
 		at.Snapshot = string(row[0])
 		parts := strings.SplitN(at.Snapshot, ":", 3)

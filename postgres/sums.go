@@ -171,7 +171,7 @@ func (l *Layout) List(ctx context.Context, c *pgconn.PgConn, part Part, kind dig
 	default:
 		numbers := make([][]byte, len(part.Buckets))
 		for i, b := range part.Buckets {
-			numbers[i] = strconv.AppendInt(nil, b, 10)
+			numbers[i] = number(b)
 		}
 		from = "(SELECT " + columns + " FROM " + l.rows() + " t WHERE (" + l.keyHash(kind) + " & " + strconv.FormatInt(part.Mask, 10) + "::bigint) = ANY (" +
 			p.add(Array(numbers)) + "::bigint[])" + l.and() + ")"
@@ -278,10 +278,10 @@ func (l *Layout) Ordered(ctx context.Context, c *pgconn.PgConn) (bool, error) {
 	}
 	ordered := false
 	err := each(ctx, c, `SELECT bool_and(a.attcollation = 0 OR current_setting('server_encoding') <> 'SQL_ASCII' AND (l.collname IN ('C', 'POSIX')
-					OR l.collname = 'default' AND d.datcollate IN ('C', 'POSIX') AND coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'))
+					OR l.collname = 'default' AND d.datcollate IN ('C', 'POSIX') AND coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c'))
 				AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indisready AND i.indpred IS NULL
-					AND i.indnkeyatts >= cardinality($3::int2[]) AND (i.indkey::int2[])[0:cardinality($3::int2[]) - 1] = $3::int2[]
-					AND NOT EXISTS (SELECT FROM generate_subscripts($3::int2[], 1) AS n JOIN pg_attribute k ON k.attrelid = i.indrelid AND k.attnum = i.indkey[n - 1]
+					AND i.indnkeyatts >= pg_catalog.cardinality($3::int2[]) AND (i.indkey::int2[])[0:pg_catalog.cardinality($3::int2[]) - 1] = $3::int2[]
+					AND NOT EXISTS (SELECT FROM pg_catalog.generate_subscripts($3::int2[], 1) AS n JOIN pg_attribute k ON k.attrelid = i.indrelid AND k.attnum = i.indkey[n - 1]
 						WHERE i.indcollation[n - 1] <> k.attcollation OR i.indoption[n - 1] & 1 <> i.indoption[0] & 1
 						OR NOT EXISTS (SELECT FROM pg_opclass o JOIN pg_opclass d USING (opcfamily) JOIN pg_am m ON m.oid = d.opcmethod
 							WHERE o.oid = i.indclass[n - 1] AND d.opcdefault AND m.amname = 'btree')))

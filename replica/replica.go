@@ -11,13 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/digest"
@@ -211,10 +208,7 @@ func (r *Replica) Unreachable(err error) bool {
 	state := postgres.State(err)
 	switch state {
 	case "":
-		var network net.Error
-		var connect *pgconn.ConnectError
-		return pgconn.SafeToRetry(err) || errors.As(err, &network) || errors.As(err, &connect) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-			errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		return postgres.Broken(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	default:
 		switch state[:2] {
 		case "08", "53", "57", "58", "25": // connection, resources, shutdown, system, read-only
