@@ -25,6 +25,8 @@ type At struct {
 	Time time.Time
 	// Standby: the server replays another's log, and may be behind it.
 	Standby bool
+	// Timeline is that of the server's history; 0: unknown, see TimelineSQL.
+	Timeline uint32
 	// partitions are those that are read.
 	partitions string
 }
@@ -101,7 +103,7 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 	}
 	sql := `SELECT pg_current_snapshot()::text,
 		(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0'::pg_lsn)::text,
-		(extract(epoch FROM clock_timestamp()) * 1000000::numeric)::bigint::text, ` + signatureSQL("$1") + ", " + partitionsSQL + ", pg_is_in_recovery()"
+		(extract(epoch FROM clock_timestamp()) * 1000000::numeric)::bigint::text, ` + signatureSQL("$1") + ", " + partitionsSQL + ", pg_is_in_recovery(), " + TimelineSQL + "::text"
 	err := each(ctx, c, sql, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
 		at.Snapshot = string(row[0])
 		parts := strings.SplitN(at.Snapshot, ":", 3)
@@ -110,7 +112,7 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 		at.LSN, _ = strconv.ParseUint(string(row[1]), 10, 64)
 		micros, _ := strconv.ParseInt(string(row[2]), 10, 64)
 		at.Time = time.UnixMicro(micros).UTC()
-		at.partitions, at.Standby = string(row[4]), isTrue(row[5])
+		at.partitions, at.Standby, at.Timeline = string(row[4]), isTrue(row[5]), parseTimeline(row[6])
 		if string(row[3]) != l.signature {
 			return fmt.Errorf("table %s: %w", l.Name, ErrChanged)
 		}

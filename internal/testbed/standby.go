@@ -76,6 +76,15 @@ func (p *Postgres) SetSynchronousStandby(ctx context.Context, name string) error
 	return p.await(ctx, `SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND sync_state = 'sync')`, name)
 }
 
+// Promote makes a standby a primary of a new timeline, and returns once it takes writes. What it was a standby of is left as it is: stop that one first for a
+// failover, or leave it running for two servers that both believe to be the primary.
+func (p *Postgres) Promote(ctx context.Context) error {
+	if err := p.exec(ctx, superuser, "SELECT pg_promote(false)"); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	return p.await(ctx, "SELECT NOT pg_is_in_recovery()")
+}
+
 // await asks a question of one boolean until the answer is yes.
 func (p *Postgres) await(ctx context.Context, question string, args ...any) (err error) {
 	conn, err := pgx.Connect(ctx, p.SocketDSN(superuser))
