@@ -2,10 +2,12 @@ package testbed
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // account is an unprivileged user: Postgres refuses to run as root.
@@ -55,4 +57,17 @@ func (a *account) reaches(folder string) error {
 			return nil
 		}
 	}
+}
+
+// as runs a process under the account.
+func as(a *account) *syscall.SysProcAttr {
+	if a == nil {
+		return &syscall.SysProcAttr{}
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.uid, Gid: a.gid}}
+}
+
+func (a *account) owns(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Uid == a.uid
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	embedded "github.com/fergusstrange/embedded-postgres"
+
+	"github.com/trickle-verify/trickle/internal/testbed/loopback"
 )
 
 // embeddedVersion is what is downloaded when the machine has no Postgres.
@@ -151,7 +153,7 @@ func downloaded(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("cache for postgres: %w", err)
 	}
 	defer os.RemoveAll(work)
-	port, err := freePort()
+	port, err := loopback.FreePort()
 	if err != nil {
 		return "", err
 	}

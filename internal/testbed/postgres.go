@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -24,6 +23,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/trickle-verify/trickle/internal/testbed/child"
+	"github.com/trickle-verify/trickle/internal/testbed/loopback"
 )
 
 const (
@@ -56,9 +58,9 @@ type Postgres struct {
 	port     int
 	settings map[string]string
 
-	mu      sync.Mutex // guards proc
-	proc    *process   // nil when stopped
-	stopped bool       // for good: folders are gone
+	mu      sync.Mutex     // guards proc
+	proc    *child.Process // nil when stopped
+	stopped bool           // for good: folders are gone
 }
 
 // StartPostgres starts a server and returns once it answers. The context bounds the start, not the server's life.
@@ -197,14 +199,14 @@ func (p *Postgres) launch(ctx context.Context) error {
 	keepPort := p.port != 0
 	for attempt := 1; ; attempt++ {
 		if !keepPort {
-			port, err := freePort()
+			port, err := loopback.FreePort()
 			if err != nil {
 				return err
 			}
 			p.port = port
 		}
 		err := p.launchOnce(ctx)
-		if err == nil || keepPort || attempt == portAttempts || portIsFree(p.port) {
+		if err == nil || keepPort || attempt == portAttempts || loopback.IsFree(p.port) {
 			return err
 		}
 	}
@@ -221,19 +223,19 @@ func (p *Postgres) launchOnce(ctx context.Context) error {
 	defer log.Close()
 	cmd := exec.Command(filepath.Join(p.binaries, "postgres"), "-D", p.data)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.base, log, log
-	cmd.SysProcAttr = dieWithParent(p.account)
-	proc, err := startProcess(cmd)
+	cmd.SysProcAttr = as(p.account)
+	proc, err := child.Start("postgres", cmd, syscall.SIGINT) // a fast shutdown
 	if err != nil {
 		return fmt.Errorf("start postgres: %w", err)
 	}
 	if err := p.awaitReady(ctx, proc); err != nil {
-		return fmt.Errorf("start postgres: %w; its log ends with:\n%s", errors.Join(err, proc.kill()), p.logTail())
+		return fmt.Errorf("start postgres: %w; its log ends with:\n%s", errors.Join(err, proc.Kill()), p.logTail())
 	}
 	p.proc = proc
 	return nil
 }
 
-func (p *Postgres) awaitReady(ctx context.Context, proc *process) error {
+func (p *Postgres) awaitReady(ctx context.Context, proc *child.Process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	tick := time.NewTicker(pollInterval)
@@ -244,8 +246,8 @@ func (p *Postgres) awaitReady(ctx context.Context, proc *process) error {
 			return conn.Close(ctx)
 		}
 		select {
-		case <-proc.done:
-			return fmt.Errorf("it ended by itself: %w", errors.Join(proc.err, err))
+		case <-proc.Done():
+			return fmt.Errorf("it ended by itself: %w", errors.Join(proc.Err(), err))
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		case <-tick.C:
@@ -278,7 +280,7 @@ func (p *Postgres) PID() int {
 	if p.proc == nil {
 		return 0
 	}
-	return p.proc.pid()
+	return p.proc.PID()
 }
 
 // LogFile is the path of the server's log.
@@ -312,17 +314,17 @@ func (p *Postgres) shutdown(ctx context.Context) error {
 		return nil
 	}
 	p.proc = nil
-	if err := proc.resume(); err != nil { // a stopped process can't shut down
-		return errors.Join(err, proc.kill())
+	if err := proc.Resume(); err != nil { // a stopped process can't shut down
+		return errors.Join(err, proc.Kill())
 	}
-	if err := proc.signal(syscall.SIGINT); err != nil {
-		return errors.Join(err, proc.kill())
+	if err := proc.Signal(syscall.SIGINT); err != nil {
+		return errors.Join(err, proc.Kill())
 	}
 	select {
-	case <-proc.done:
+	case <-proc.Done():
 		return nil
 	case <-ctx.Done():
-		return proc.kill()
+		return proc.Kill()
 	}
 }
 
@@ -335,7 +337,7 @@ func (p *Postgres) Kill() error {
 	}
 	proc := p.proc
 	p.proc = nil
-	return proc.kill()
+	return proc.Kill()
 }
 
 // Restart shuts the server down if it runs, and starts it again on the same port with the same data.
@@ -358,7 +360,7 @@ func (p *Postgres) Pause() error {
 	if p.proc == nil {
 		return ErrNotRunning
 	}
-	return p.proc.pause()
+	return p.proc.Pause()
 }
 
 // Resume lets a paused server go on.
@@ -368,7 +370,7 @@ func (p *Postgres) Resume() error {
 	if p.proc == nil {
 		return ErrNotRunning
 	}
-	return p.proc.resume()
+	return p.proc.Resume()
 }
 
 // run executes one of the server's own programs to its end.
@@ -390,21 +392,4 @@ func shortTempDir() (string, error) {
 		parent = "/tmp"
 	}
 	return os.MkdirTemp(parent, "trickle-pg-")
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("free port for postgres: %w", err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return port, l.Close()
-}
-
-func portIsFree(port int) bool {
-	l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
 }

@@ -1,34 +1,17 @@
 //go:build unix && !linux
 
-package testbed
+package child
 
 import (
 	"bytes"
 	"fmt"
-	"io/fs"
 	"os/exec"
 	"strconv"
 	"syscall"
 )
 
-func as(a *account) *syscall.SysProcAttr {
-	if a == nil {
-		return &syscall.SysProcAttr{}
-	}
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.uid, Gid: a.gid}}
-}
-
-// dieWithParent keeps a terminal's Ctrl-C from the server. There is no parent-death signal here: after a kill -9 of ours the server stays.
-func dieWithParent(a *account) *syscall.SysProcAttr {
-	attr := as(a)
-	attr.Setpgid = true
-	return attr
-}
-
-func (a *account) owns(info fs.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Uid == a.uid
-}
+// dieWithUs has nothing to offer here: there is no parent-death signal.
+func dieWithUs(*syscall.SysProcAttr, syscall.Signal) {}
 
 // children lists the direct children of a process.
 func children(parent int) ([]int, error) {

@@ -1,4 +1,4 @@
-package testbed
+package child
 
 import (
 	"bytes"
@@ -11,26 +11,7 @@ import (
 	"syscall"
 )
 
-func as(a *account) *syscall.SysProcAttr {
-	if a == nil {
-		return &syscall.SysProcAttr{}
-	}
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.uid, Gid: a.gid}}
-}
-
-// dieWithParent asks for a fast shutdown when the thread that started the server ends. A group of its own keeps a terminal's Ctrl-C from
-// the server, which its owner stops in good order.
-func dieWithParent(a *account) *syscall.SysProcAttr {
-	attr := as(a)
-	attr.Pdeathsig = syscall.SIGINT
-	attr.Setpgid = true
-	return attr
-}
-
-func (a *account) owns(info fs.FileInfo) bool {
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && stat.Uid == a.uid
-}
+func dieWithUs(attr *syscall.SysProcAttr, death syscall.Signal) { attr.Pdeathsig = death }
 
 // children lists the direct children of a process.
 func children(parent int) ([]int, error) {
