@@ -14,3 +14,7 @@ var ErrTooLarge = errors.New("message is too large")
 func noTopic(topic string) error {
 	return fmt.Errorf("%w: %s; whoever sends to it creates it when it starts, unless its rights forbid that", ErrNoTopic, topic)
 }
+
+func noPartition(topic string, id int32, has int) error {
+	return fmt.Errorf("topic %s has %d partitions, and so none of number %d", topic, has, id)
+}

@@ -56,8 +56,8 @@ type Kafka struct {
 	mu        sync.Mutex
 	messages  uint64 // messages that were divided so far; the lock also keeps their parts together
 	closed    bool
-	readers   map[*kafkaReader]struct{}
-	compacted map[string]struct{} // topics that Ensure was told are
+	readers   map[io.Closer]struct{} // and owners
+	compacted map[string]struct{}    // topics that Ensure was told are
 }
 
 // NewKafka connects; it fails with one line when no broker answers in time or the login is refused.
@@ -77,7 +77,7 @@ func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		options:   o,
 		inFlight:  semaphore.NewWeighted(inFlightBytes),
 		producer:  hex.EncodeToString(id),
-		readers:   map[*kafkaReader]struct{}{},
+		readers:   map[io.Closer]struct{}{},
 		compacted: map[string]struct{}{},
 	}
 	var err error
@@ -85,7 +85,7 @@ func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerBatchCompression(kgo.ZstdCompression(), kgo.NoCompression()),
 		kgo.ProducerBatchMaxBytes(int32(max(1_000_012, o.MaxMessage+batchOverhead))),
-		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
+		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(partitioner)),
 		kgo.MaxBufferedRecords(math.MaxInt32), // inFlight bounds them, by bytes and with the caller's context
 		kgo.ProducerLinger(0),
 	); err != nil {
@@ -162,8 +162,32 @@ func pause(ctx context.Context) bool {
 // Send appends the records and waits until every in-sync replica has them. When the context ends first, the records may still arrive.
 // On a compacted topic a value above MaxMessage is refused, since compaction would keep the last of its parts only.
 func (k *Kafka) Send(ctx context.Context, records ...Record) error {
+	return k.send(ctx, byKey, records)
+}
+
+// SendTo is Send to one partition.
+func (k *Kafka) SendTo(ctx context.Context, partition int32, records ...Record) error {
+	return k.send(ctx, partition, records)
+}
+
+// byKey stands for the partition that a record's key leads to.
+const byKey int32 = -1
+
+// partitioner sends a record to the partition that it names, else where Kafka's own producers would by its key.
+func partitioner(topic string) func(*kgo.Record, int) int {
+	keyed := kgo.StickyKeyPartitioner(nil).ForTopic(topic)
+	return func(r *kgo.Record, n int) int {
+		if r.Partition != byKey {
+			return int(r.Partition)
+		}
+		return keyed.Partition(r, n)
+	}
+}
+
+func (k *Kafka) send(ctx context.Context, to int32, records []Record) error {
 	results := make(chan error, len(records))
 	for i, r := range records {
+		r.Partition = to
 		if err := k.produce(ctx, r, results); err != nil {
 			for range i { // nothing is left behind that the caller does not know of
 				_ = await(ctx, results)
@@ -243,7 +267,7 @@ func (o *outcome) add(err error) {
 func (k *Kafka) Close() error {
 	k.mu.Lock()
 	k.closed = true
-	readers := make([]*kafkaReader, 0, len(k.readers))
+	readers := make([]io.Closer, 0, len(k.readers))
 	for r := range k.readers {
 		readers = append(readers, r)
 	}
@@ -256,7 +280,7 @@ func (k *Kafka) Close() error {
 }
 
 func toKafka(r Record) *kgo.Record {
-	out := &kgo.Record{Topic: r.Topic, Key: r.Key, Value: r.Value}
+	out := &kgo.Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Value: r.Value}
 	if out.Key == nil {
 		out.Key = []byte{} // records without a key stay in order too
 	}

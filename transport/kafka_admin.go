@@ -124,6 +124,15 @@ func (k *Kafka) existing(ctx context.Context, topic string) error {
 	}
 }
 
+// Partitions counts the topic's partitions.
+func (k *Kafka) Partitions(ctx context.Context, topic string) (int, error) {
+	if err := k.existing(ctx, topic); err != nil {
+		return 0, err
+	}
+	detail, err := k.describe(ctx, topic)
+	return len(detail.Partitions), explain(err, topic)
+}
+
 // explain says what an error about a topic means.
 func explain(err error, topic string) error {
 	switch {

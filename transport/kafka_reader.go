@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -46,18 +47,24 @@ func (k *Kafka) Group(ctx context.Context, group string, topics ...string) (Read
 	}
 	r := k.newReader(group)
 	lost := func(_ context.Context, _ *kgo.Client, lost map[string][]int32) { r.lose(lost) }
-	return k.open(r,
+	return k.open(r, append(membership(group, topics...),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.OnPartitionsRevoked(lost),
+		kgo.OnPartitionsLost(lost),
+	)...)
+}
+
+// membership is how every member takes part in a group.
+func membership(group string, topics ...string) []kgo.Opt {
+	return []kgo.Opt{
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topics...),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.DisableAutoCommit(),
-		kgo.BlockRebalanceOnPoll(),
 		kgo.SessionTimeout(sessionTimeout),
 		kgo.HeartbeatInterval(heartbeatInterval),
 		kgo.RebalanceTimeout(sessionTimeout), // nobody needs longer, as no caller holds a rebalance up; it also bounds the wait for a lost answer
-		kgo.OnPartitionsRevoked(lost),
-		kgo.OnPartitionsLost(lost),
-	)
+	}
 }
 
 // Tail reads the partitions that the topic has now, from their present ends on.
@@ -113,16 +120,37 @@ func (k *Kafka) open(r *kafkaReader, opts ...kgo.Opt) (Reader, error) {
 		return nil, fmt.Errorf("opening a Kafka reader: %w", err)
 	}
 	r.client = client
-	k.mu.Lock()
-	closed := k.closed
-	if !closed {
-		k.readers[r] = struct{}{}
-	}
-	k.mu.Unlock()
-	if closed {
+	if !k.watch(r) {
 		return nil, errors.Join(ErrClosed, r.Close())
 	}
 	return r, nil
+}
+
+// watch sees to it that Close closes c too; false when it has been closed already.
+func (k *Kafka) watch(c io.Closer) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.closed {
+		k.readers[c] = struct{}{}
+	}
+	return !k.closed
+}
+
+// leave leaves a group, or gives up on that when no broker answers soon.
+func (k *Kafka) leave(client *kgo.Client, group string) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	if err := client.LeaveGroupContext(ctx); err != nil {
+		k.options.Logger.Debug("leaving a group failed; the broker notices by itself", "group", group, "err", err)
+	}
+	client.CloseAllowingRebalance()
+}
+
+// forget is the end of watch.
+func (k *Kafka) forget(c io.Closer) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.readers, c)
 }
 
 // Fetch waits for whole records.
@@ -141,7 +169,7 @@ func (r *kafkaReader) Fetch(ctx context.Context) ([]Record, error) {
 			return nil, ErrClosed
 		}
 		for _, e := range fetches.Errors() {
-			if err := r.judge(ctx, e); err != nil {
+			if err := r.bus.judge(ctx, r.group, e); err != nil {
 				return nil, err
 			}
 		}
@@ -149,23 +177,23 @@ func (r *kafkaReader) Fetch(ctx context.Context) ([]Record, error) {
 }
 
 // judge returns the errors that waiting does not cure.
-func (r *kafkaReader) judge(ctx context.Context, e kgo.FetchError) error {
+func (k *Kafka) judge(ctx context.Context, group string, e kgo.FetchError) error {
 	var loss *kgo.ErrDataLoss
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(e.Err, &loss):
-		r.bus.options.Logger.Warn("the broker lost records; reading on", "topic", loss.Topic, "partition", loss.Partition,
+		k.options.Logger.Warn("the broker lost records; reading on", "topic", loss.Topic, "partition", loss.Partition,
 			"from", loss.ConsumedTo, "to", loss.ResetTo)
 		return nil
 	case errors.Is(e.Err, kerr.GroupAuthorizationFailed):
-		return fmt.Errorf("this login has no right to consumer group %s: grant READ on it: %w", r.group, e.Err)
+		return fmt.Errorf("this login has no right to consumer group %s: grant READ on it: %w", group, e.Err)
 	case errors.Is(e.Err, kerr.TopicAuthorizationFailed):
 		return explain(e.Err, e.Topic)
 	case errors.Is(e.Err, kerr.SaslAuthenticationFailed):
 		return fmt.Errorf("Kafka refuses the login: %w; check user and password", e.Err)
 	default:
-		r.bus.options.Logger.Debug("reading goes on after an error", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
+		k.options.Logger.Debug("reading goes on after an error", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
 		return nil
 	}
 }
@@ -278,14 +306,7 @@ func (r *kafkaReader) Close() error {
 		return nil
 	}
 	r.client.AllowRebalance()
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-	defer cancel()
-	if err := r.client.LeaveGroupContext(ctx); err != nil {
-		r.bus.options.Logger.Debug("leaving a group failed; the broker notices by itself", "group", r.group, "err", err)
-	}
-	r.client.CloseAllowingRebalance()
-	r.bus.mu.Lock()
-	delete(r.bus.readers, r)
-	r.bus.mu.Unlock()
+	r.bus.leave(r.client, r.group)
+	r.bus.forget(r)
 	return nil
 }

@@ -37,6 +37,26 @@ func (k *Kafka) Replay(ctx context.Context, topic string) ([]Record, error) {
 	return out, nil
 }
 
+// Since reads one partition from an offset up to the high watermark that it had at the beginning.
+func (k *Kafka) Since(ctx context.Context, topic string, id int32, offset int64) (records []Record, next int64, err error) {
+	starts, ends, err := k.bounds(ctx, topic)
+	if err != nil {
+		return nil, offset, err
+	}
+	end, ok := ends[id]
+	switch {
+	case !ok:
+		return nil, offset, noPartition(topic, id, len(ends))
+	case offset > end:
+		offset = starts[id]
+	}
+	records, err = k.replay(ctx, partition{topic, id}, max(offset, starts[id]), end)
+	if err != nil {
+		return nil, offset, err
+	}
+	return records, end, nil
+}
+
 func (k *Kafka) replay(ctx context.Context, at partition, offset, end int64) ([]Record, error) {
 	var (
 		out   []Record

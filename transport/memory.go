@@ -78,6 +78,18 @@ func (m *Memory) Ensure(_ context.Context, topics ...TopicSpec) error {
 // Send appends the records, waiting for readers that are too far behind.
 func (m *Memory) Send(ctx context.Context, records ...Record) error {
 	for _, r := range records {
+		r.Partition = byKey
+		if err := m.send(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SendTo is Send to one partition.
+func (m *Memory) SendTo(ctx context.Context, to int32, records ...Record) error {
+	for _, r := range records {
+		r.Partition = to
 		if err := m.send(ctx, r); err != nil {
 			return err
 		}
@@ -92,9 +104,14 @@ func (m *Memory) send(ctx context.Context, r Record) error {
 		if t == nil {
 			return false, noTopic(r.Topic)
 		}
-		h := fnv.New32a()
-		h.Write(r.Key)
-		r.Partition = int32(h.Sum32() % uint32(len(t.parts)))
+		if r.Partition == byKey {
+			h := fnv.New32a()
+			h.Write(r.Key)
+			r.Partition = int32(h.Sum32() % uint32(len(t.parts)))
+		}
+		if int(r.Partition) >= len(t.parts) {
+			return false, noPartition(r.Topic, r.Partition, len(t.parts))
+		}
 		log := t.parts[r.Partition]
 		if t.spec.Compacted {
 			r.At = time.Now()
@@ -213,6 +230,44 @@ func (m *Memory) Replay(ctx context.Context, topic string) ([]Record, error) {
 		out = lastOfEachKey(out)
 	}
 	return out, nil
+}
+
+// Partitions counts the topic's partitions.
+func (m *Memory) Partitions(_ context.Context, topic string) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return 0, ErrClosed
+	}
+	t := m.topics[topic]
+	if t == nil {
+		return 0, noTopic(topic)
+	}
+	return len(t.parts), nil
+}
+
+// Since returns what one partition holds from an offset on.
+func (m *Memory) Since(ctx context.Context, topic string, id int32, offset int64) ([]Record, int64, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, offset, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, offset, ErrClosed
+	}
+	t := m.topics[topic]
+	if t == nil {
+		return nil, offset, noTopic(topic)
+	}
+	if int(id) >= len(t.parts) {
+		return nil, offset, noPartition(topic, id, len(t.parts))
+	}
+	log := t.parts[id]
+	if offset > log.next {
+		offset = 0
+	}
+	return log.read(offset, len(log.records)), log.next, nil
 }
 
 // sortByAge puts records of several partitions in the order in which they were taken, and keeps the order in each.

@@ -13,7 +13,8 @@ type memoryGroup struct {
 	topics    map[string]struct{} // every topic that some member ever read
 	owner     map[partition]*memoryMember
 	committed map[partition]int64
-	joined    int // members so far, for an order among them
+	joined    int           // members so far, for an order among them
+	moved     chan struct{} // closed and replaced with every rebalance
 }
 
 // reads reports whether a member is there that reads the topic.
@@ -44,6 +45,14 @@ type memoryMember struct {
 
 // Group joins the group.
 func (m *Memory) Group(ctx context.Context, group string, topics ...string) (Reader, error) {
+	r, err := m.join(ctx, group, topics)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (m *Memory) join(ctx context.Context, group string, topics []string) (*memoryMember, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -64,6 +73,7 @@ func (m *Memory) Group(ctx context.Context, group string, topics ...string) (Rea
 			topics:    map[string]struct{}{},
 			owner:     map[partition]*memoryMember{},
 			committed: map[partition]int64{},
+			moved:     make(chan struct{}),
 		}
 		m.groups[group] = g
 	}
@@ -108,6 +118,8 @@ func (m *Memory) rebalance(g *memoryGroup) {
 			least.position[at] = g.committed[at]
 		}
 	}
+	close(g.moved)
+	g.moved = make(chan struct{})
 	m.wake()
 }
 
@@ -164,6 +176,36 @@ func (r *memoryMember) Close() error {
 	}
 	return nil
 }
+
+// Own joins the group as a member that reads nothing.
+func (m *Memory) Own(ctx context.Context, group, topic string) (Ownership, error) {
+	r, err := m.join(ctx, group, []string{topic})
+	if err != nil {
+		return nil, err
+	}
+	return memoryOwner{r}, nil
+}
+
+type memoryOwner struct{ member *memoryMember }
+
+// Owned returns the partitions of this member.
+func (o memoryOwner) Owned() ([]int32, <-chan struct{}, error) {
+	r := o.member
+	r.bus.mu.Lock()
+	defer r.bus.mu.Unlock()
+	if r.closed || r.bus.closed {
+		return nil, nil, ErrClosed
+	}
+	var out []int32
+	for at := range r.position {
+		out = append(out, at.id)
+	}
+	slices.Sort(out)
+	return out, r.group.moved, nil
+}
+
+// Close leaves the group.
+func (o memoryOwner) Close() error { return o.member.Close() }
 
 // memoryTail is a Reader without a group.
 type memoryTail struct {

@@ -64,7 +64,7 @@ func cut(r Record, size int, producer string, message uint64) []Record {
 			maps.Copy(headers, r.Headers)
 		}
 		headers[partHeader] = p.String()
-		out[i] = Record{Topic: r.Topic, Key: r.Key, Headers: headers, Value: r.Value[i*size : min((i+1)*size, len(r.Value))]}
+		out[i] = Record{Topic: r.Topic, Partition: r.Partition, Key: r.Key, Headers: headers, Value: r.Value[i*size : min((i+1)*size, len(r.Value))]}
 	}
 	return out
 }

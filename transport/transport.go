@@ -2,7 +2,7 @@
 //
 // It decides nothing about contents: bytes go in under a key on a topic and come out in order per key. What always holds: Send
 // returns nil only once the record is durable for that transport; a member of a group sees a record again after a crash unless it was
-// committed, and never loses one; Tail sees what was sent after it began and belongs to no group; a record larger than the broker's
+// committed, and never loses one; while its members are well, a partition has one owner in a group; Tail sees what was sent after it began and belongs to no group; a record larger than the broker's
 // limit is cut into parts and comes out whole. When a broker goes away, calls wait for it until their context ends.
 package transport
 
@@ -59,5 +59,25 @@ type Bus interface {
 	Tail(ctx context.Context, topic string) (Reader, error)
 	// Replay returns what the topic holds now, oldest first; of a compacted topic only the last record of each key.
 	Replay(ctx context.Context, topic string) ([]Record, error)
+
+	// Partitions counts the partitions of a topic.
+	Partitions(ctx context.Context, topic string) (int, error)
+	// SendTo is Send to one partition, whatever the keys.
+	SendTo(ctx context.Context, partition int32, records ...Record) error
+	// Since returns all that one partition of a compacted topic holds from an offset on, oldest first, with the records that delete a key,
+	// and the offset to go on with later. An offset behind the end means that the topic was made anew: then it begins with the oldest.
+	Since(ctx context.Context, topic string, partition int32, offset int64) (records []Record, next int64, err error)
+	// Own joins a group whose members divide the partitions of a topic among them, to write them rather than to read them.
+	Own(ctx context.Context, group, topic string) (Ownership, error)
+	Close() error
+}
+
+// Ownership is one member's part of a topic's partitions. A member that dies without a word keeps its part until the group has missed it, and
+// may itself be the last to learn that it has lost it: what it writes until then is for whoever reads the partition to tell apart.
+type Ownership interface {
+	// Owned returns the partitions that are this member's now, in order, and a channel that is closed once that may have changed. Its error
+	// is one that waiting does not cure.
+	Owned() (partitions []int32, changed <-chan struct{}, err error)
+	// Close gives them up and leaves the group.
 	Close() error
 }
