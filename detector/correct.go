@@ -7,6 +7,7 @@ import (
 
 	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/entry"
+	"github.com/trickle-verify/trickle/gate"
 	"github.com/trickle-verify/trickle/message"
 )
 
@@ -16,6 +17,7 @@ type Corrector struct {
 	Replica Replica
 	Ledger  Ledger
 	Source  *Source
+	Gate    *gate.Gate // nil: nothing holds writes up
 	Log     *slog.Logger
 }
 
@@ -32,11 +34,24 @@ type written struct {
 // Correct writes the changes and confirms them. The outcomes are those of the first writes, one for each change. An error after them means that
 // some corrections are not confirmed yet; they are open in the journal, and Resume goes on with them.
 func (c *Corrector) Correct(ctx context.Context, t Table, changes []drift.Change) ([]drift.Outcome, error) {
-	outcomes, err := c.Replica.Write(ctx, t.Name, changes, t.Kind)
+	outcomes, err := c.write(ctx, t, changes)
 	if err != nil {
 		return nil, err
 	}
 	return outcomes, c.confirm(ctx, t, c.pending(changes, outcomes))
+}
+
+// write asks the gate first, once more: the source's rows came in answers that the gate has heard, so it knows by now whether they come from a server
+// that the source failed over to in between. While it is closed every change is held.
+func (c *Corrector) write(ctx context.Context, t Table, changes []drift.Change) ([]drift.Outcome, error) {
+	if c.Gate != nil && !c.Gate.Check(ctx).Open {
+		held := make([]drift.Outcome, len(changes))
+		for i := range held {
+			held[i].Result = drift.Held
+		}
+		return held, nil
+	}
+	return c.Replica.Write(ctx, t.Name, changes, t.Kind)
 }
 
 func (c *Corrector) pending(changes []drift.Change, outcomes []drift.Outcome) []written {
@@ -131,11 +146,11 @@ func (c *Corrector) again(ctx context.Context, t Table, open []written) ([]writt
 	if len(changes) == 0 {
 		return nil, nil
 	}
-	outcomes, err := c.Replica.Write(ctx, t.Name, changes, t.Kind)
+	outcomes, err := c.write(ctx, t, changes)
 	if err != nil {
 		return open, err
 	}
-	// What moved in the very last moment is looked at again with the next round of Resume: its entry is still open.
+	// What moved in the very last moment, or is held now, is looked at again with the next round of Resume: its entry is still open.
 	return c.pending(changes, outcomes), nil
 }
 

@@ -117,7 +117,7 @@ func New(p *policy.Policy, parts Parts) *Detector {
 	}
 	d := &Detector{Parts: parts, policy: p, logged: make(map[string]bool)}
 	d.source = NewSource(parts)
-	d.corrector = &Corrector{Replica: parts.Replica, Ledger: parts.Ledger, Source: d.source, Log: parts.Log}
+	d.corrector = &Corrector{Replica: parts.Replica, Ledger: parts.Ledger, Source: d.source, Gate: parts.Gate, Log: parts.Log}
 	return d
 }
 

@@ -51,6 +51,16 @@ func (e *SchemaError) Error() string {
 	return "table " + e.Table + ": the source's schema is changing"
 }
 
+// OutdatedError refuses an answer from a source that has failed over since: what it says may have been lost with the old primary.
+type OutdatedError struct{ Timeline uint32 }
+
+// Refused makes it a Refusal that may pass: the publisher that gave the answer has yet to find the new primary.
+func (e *OutdatedError) Refused() tricklepb.ErrorCode { return tricklepb.ErrorCode_ERROR_CODE_FAILED }
+
+func (e *OutdatedError) Error() string {
+	return fmt.Sprintf("the answer is from timeline %d of the source, which has failed over since: point the publisher's --source at the new primary", e.Timeline)
+}
+
 // NewSource asks through the parts' Asker.
 func NewSource(parts Parts) *Source {
 	return &Source{parts: parts, tables: make(map[string]Table)}
@@ -71,7 +81,7 @@ func (s *Source) Believe(ctx context.Context, env *tricklepb.Envelope) error {
 		return &ForeignError{Got: got, Pinned: pinned}
 	}
 	if at := env.GetReadAt(); at != nil {
-		s.parts.Gate.Saw(at.AsTime())
+		s.parts.Gate.Saw(at.AsTime(), env.GetTimeline())
 	}
 	return nil
 }
@@ -146,8 +156,8 @@ func (s *Source) ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.E
 	if err := s.Believe(ctx, reply); err != nil {
 		return nil, err
 	}
-	if at := reply.GetReadAt(); at != nil {
-		s.parts.Gate.Heard(at.AsTime())
+	if at := reply.GetReadAt(); at != nil && !s.parts.Gate.Heard(at.AsTime(), reply.GetTimeline()) {
+		return nil, &OutdatedError{Timeline: reply.GetTimeline()}
 	}
 	return reply, nil
 }

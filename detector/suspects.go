@@ -175,7 +175,7 @@ func (d *Detector) sort(out *entry.Settled, proven []drift.Suspect, outcomes []d
 		case drift.Moved:
 			out.Again = append(out.Again, s)
 		case drift.Held:
-			// A person has to come first.
+			// A person has to come first, or the gate has closed.
 			out.Again, out.Due = append(out.Again, s), max(out.Due, whileHeld)
 		case drift.Failed:
 			s.Attempts++

@@ -166,7 +166,7 @@ const (
 	Written Result = iota
 	// Moved: the replica's row was no longer the observed version; nothing was written.
 	Moved
-	// Held: the brake is on; nothing was written.
+	// Held: the brake is on, or the gate has closed; nothing was written.
 	Held
 	// Failed: the replica refused this row; nothing was written.
 	Failed

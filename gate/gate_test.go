@@ -13,11 +13,12 @@ import (
 
 // beats is a heartbeat that says what it is told.
 type beats struct {
-	at  time.Time
-	err error
+	at       time.Time
+	timeline uint32
+	err      error
 }
 
-func (b *beats) Beat(context.Context) (time.Time, error) { return b.at, b.err }
+func (b *beats) Beat(context.Context) (time.Time, uint32, error) { return b.at, b.timeline, b.err }
 
 func TestGate(t *testing.T) {
 	t.Parallel()
@@ -39,28 +40,28 @@ func TestGate(t *testing.T) {
 		"nothing configured":         {policy.Gate{}, source, 0, beats{}, false, time.Time{}, -1, "no gate is configured", false},
 		"assumed, no message":        {assumed, time.Time{}, 0, beats{}, false, time.Time{}, -1, "no message", false},
 		"assumed":                    {assumed, source, 5 * time.Second, beats{}, true, ago(55 * time.Second), time.Minute, "", false},
-		"heartbeat, no message":      {heartbeat, time.Time{}, 0, beats{at: source}, false, time.Time{}, -1, "no message", false},
+		"heartbeat, no message":      {heartbeat, time.Time{}, 0, beats{at: source, timeline: 1}, false, time.Time{}, -1, "no message", false},
 		"heartbeat never came":       {heartbeat, source, 0, beats{}, false, time.Time{}, -1, "trickle.heartbeat", false},
 		"heartbeat can't be read":    {heartbeat, source, 0, beats{err: errors.New("gone")}, false, time.Time{}, -1, "cache.heartbeat can't be read in the replica: gone", false},
-		"in step":                    {heartbeat, source, 0, beats{at: ago(time.Second)}, true, ago(time.Second), time.Second, "", false},
-		"at the limit":               {heartbeat, source, 0, beats{at: ago(30 * time.Second)}, true, ago(30 * time.Second), 30 * time.Second, "", false},
-		"behind":                     {heartbeat, source, 0, beats{at: ago(31 * time.Second)}, false, ago(31 * time.Second), 31 * time.Second, "more than gate.max_lag 30s", true},
-		"the beats stopped":          {heartbeat, source, time.Minute, beats{at: source}, false, source, time.Minute, "1m0s behind", true},
-		"beats ahead of the message": {heartbeat, source, 0, beats{at: source.Add(time.Second)}, true, source.Add(time.Second), 0, "", false},
+		"in step":                    {heartbeat, source, 0, beats{at: ago(time.Second), timeline: 1}, true, ago(time.Second), time.Second, "", false},
+		"at the limit":               {heartbeat, source, 0, beats{at: ago(30 * time.Second), timeline: 1}, true, ago(30 * time.Second), 30 * time.Second, "", false},
+		"behind":                     {heartbeat, source, 0, beats{at: ago(31 * time.Second), timeline: 1}, false, ago(31 * time.Second), 31 * time.Second, "more than gate.max_lag 30s", true},
+		"the beats stopped":          {heartbeat, source, time.Minute, beats{at: source, timeline: 1}, false, source, time.Minute, "1m0s behind", true},
+		"beats ahead of the message": {heartbeat, source, 0, beats{at: source.Add(time.Second), timeline: 1}, true, source.Add(time.Second), 0, "", false},
 	} {
 		now := time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC) // this side's clock is wrong, and it does not matter
-		g := gate.New(c.policy, &c.beat, func() time.Time { return now })
+		g := gate.New(c.policy, gate.Parts{Heartbeat: &c.beat, Now: func() time.Time { return now }})
 		if !c.saw.IsZero() {
-			g.Saw(c.saw)
-			g.Saw(c.saw.Add(-time.Hour)) // an old message takes nothing back
+			g.Saw(c.saw, 1)
+			g.Saw(c.saw.Add(-time.Hour), 1) // an old message takes nothing back
 		}
 		now = now.Add(c.elapsed)
 		s := g.Check(t.Context())
 		if s.Open != c.open || !s.Through.Equal(c.through) || s.Lag != c.lag || s.Behind() != c.behind || s.Configured != (c.policy != policy.Gate{}) {
 			t.Errorf("%s: %+v", name, s)
 		}
-		if (s.Reason == "") != s.Open || !strings.Contains(s.Reason, c.reason) {
-			t.Errorf("%s: reason %q, want %q", name, s.Reason, c.reason)
+		if (s.Reason == "") != s.Open || (s.By == "") != s.Open || !strings.Contains(s.Reason, c.reason) {
+			t.Errorf("%s: by %q, reason %q, want %q", name, s.By, s.Reason, c.reason)
 		}
 		if !c.saw.IsZero() && !s.Source.Equal(source.Add(c.elapsed)) {
 			t.Errorf("%s: the source's clock is taken for %s", name, s.Source)

@@ -2,8 +2,9 @@
 //
 // It decides nothing. What always holds: a beat that has reached the replica proves that every source transaction that committed before the
 // time it holds has been applied there too, given that CDC keeps commit order; both times are the source's own clock. It is the one
-// thing that the publisher writes to the source, and only where the policy asks for it. A beat that can't be written is logged and tried
-// again; meanwhile the replica's copy ages and the gate closes.
+// thing that the publisher writes to the source, and only where the policy asks for it. Each beat names the timeline that it was written on, so
+// that after a failover a beat of the old primary, whose clock may be ahead, is not taken for one of the new. A beat that can't be written is
+// logged and tried again; meanwhile the replica's copy ages and the gate closes.
 package heartbeat
 
 import (
@@ -37,17 +38,22 @@ func (t *Table) DDL() string {
 }
 
 func (t *Table) tableDDL() string {
-	return "CREATE TABLE IF NOT EXISTS " + t.name.SQL() + " (pipeline text PRIMARY KEY, at timestamptz NOT NULL)"
+	return "CREATE TABLE IF NOT EXISTS " + t.name.SQL() + " (pipeline text PRIMARY KEY, at timestamptz NOT NULL, timeline bigint NOT NULL)"
 }
 
 // Create makes the table where it is missing. Its error carries the statements for somebody with the right to run them.
 func (t *Table) Create(ctx context.Context) error {
-	var there, schema bool
-	err := t.pool.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL, to_regnamespace($2) IS NOT NULL`, t.name.SQL(), postgres.Quote(t.name.Schema)).Scan(&there, &schema)
-	if err != nil {
+	var there, schema, timeline bool
+	err := t.pool.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL, to_regnamespace($2) IS NOT NULL,
+			EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'timeline' AND NOT attisdropped)`,
+		t.name.SQL(), postgres.Quote(t.name.Schema)).Scan(&there, &schema, &timeline)
+	switch {
+	case err != nil:
 		return fmt.Errorf("looking for the heartbeat table %s: %w", t.name, err)
-	}
-	if there {
+	case there && !timeline:
+		// Not added by itself: CDC that meets a column which the replica lacks may stop.
+		return fmt.Errorf("the heartbeat table %s has no column timeline, which tells a beat of the primary from one of the server before it; run, in the replica first and then on the source: ALTER TABLE %s ADD COLUMN timeline bigint NOT NULL DEFAULT 0", t.name, t.name.SQL())
+	case there:
 		return nil
 	}
 	ddl := t.DDL()
@@ -62,7 +68,8 @@ func (t *Table) Create(ctx context.Context) error {
 
 // Write beats once.
 func (t *Table) Write(ctx context.Context) error {
-	_, err := t.pool.Exec(ctx, "INSERT INTO "+t.name.SQL()+" AS h (pipeline, at) VALUES ($1, clock_timestamp()) ON CONFLICT (pipeline) DO UPDATE SET at = clock_timestamp()", t.pipeline)
+	_, err := t.pool.Exec(ctx, "INSERT INTO "+t.name.SQL()+" AS h (pipeline, at, timeline) VALUES ($1, clock_timestamp(), "+postgres.TimelineSQL+
+		") ON CONFLICT (pipeline) DO UPDATE SET at = clock_timestamp(), timeline = EXCLUDED.timeline", t.pipeline)
 	if err != nil {
 		return fmt.Errorf("writing the heartbeat %s: %w", t.name, err)
 	}
@@ -91,15 +98,14 @@ func (t *Table) Run(ctx context.Context, every time.Duration, log *slog.Logger) 
 	}
 }
 
-// Beat reads the table: the last time that came through, zero where none did.
-func (t *Table) Beat(ctx context.Context) (time.Time, error) {
-	var at time.Time
-	err := t.pool.QueryRow(ctx, "SELECT at FROM "+t.name.SQL()+" WHERE pipeline = $1", t.pipeline).Scan(&at)
+// Beat reads the table: the last time that came through and the timeline it was written on, zero where none did.
+func (t *Table) Beat(ctx context.Context) (at time.Time, timeline uint32, err error) {
+	err = t.pool.QueryRow(ctx, "SELECT at, timeline FROM "+t.name.SQL()+" WHERE pipeline = $1", t.pipeline).Scan(&at, &timeline)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return time.Time{}, nil
+		return time.Time{}, 0, nil
 	}
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, 0, err
 	}
-	return at.UTC(), nil
+	return at.UTC(), timeline, nil
 }

@@ -31,7 +31,7 @@ func TestBeats(t *testing.T) {
 	t.Parallel()
 	pool := open(t, pgtest.Database(t))
 	h, other := heartbeat.New(pool, `trickle."Heart.beat"`, "p"), heartbeat.New(pool, `trickle."Heart.beat"`, "q")
-	if _, err := h.Beat(t.Context()); err == nil {
+	if _, _, err := h.Beat(t.Context()); err == nil {
 		t.Error("no table and no error")
 	}
 	for range 2 {
@@ -39,17 +39,20 @@ func TestBeats(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if at, err := h.Beat(t.Context()); err != nil || !at.IsZero() {
-		t.Errorf("before the first: %s, %v", at, err)
+	if at, timeline, err := h.Beat(t.Context()); err != nil || !at.IsZero() || timeline != 0 {
+		t.Errorf("before the first: %s on %d, %v", at, timeline, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- h.Run(ctx, time.Millisecond, slog.New(slog.DiscardHandler)) }()
 	var first time.Time
 	for deadline := time.Now().Add(time.Minute); ; {
-		at, err := h.Beat(t.Context())
+		at, timeline, err := h.Beat(t.Context())
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("%s, %v", at, err)
+		}
+		if !at.IsZero() && timeline != 1 { // a server that was never promoted
+			t.Fatalf("a beat on timeline %d", timeline)
 		}
 		if first.IsZero() {
 			first = at
@@ -64,7 +67,7 @@ func TestBeats(t *testing.T) {
 	if time.Since(first).Abs() > time.Hour || first.Location() != time.UTC {
 		t.Errorf("first beat at %s", first)
 	}
-	if at, err := other.Beat(t.Context()); err != nil || !at.IsZero() {
+	if at, _, err := other.Beat(t.Context()); err != nil || !at.IsZero() {
 		t.Errorf("another pipeline's: %s, %v", at, err)
 	}
 }
@@ -99,4 +102,30 @@ func TestCreateWithoutRightsOnTheDatabase(t *testing.T) {
 	}
 	as.Close()
 	run(`DROP OWNED BY ` + role + ` CASCADE; DROP ROLE ` + role)
+}
+
+// A table from before beats had a timeline is no reason to change it behind CDC's back.
+func TestCreateAsksForTheTimeline(t *testing.T) {
+	t.Parallel()
+	pool := open(t, pgtest.Database(t))
+	for _, sql := range []string{`CREATE SCHEMA trickle`, `CREATE TABLE trickle.heartbeat (pipeline text PRIMARY KEY, at timestamptz NOT NULL)`} {
+		if _, err := pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := heartbeat.New(pool, "trickle.heartbeat", "p")
+	err := h.Create(t.Context())
+	if err == nil {
+		t.Fatal("no error")
+	}
+	_, fix, ok := strings.Cut(err.Error(), "on the source: ")
+	if !ok {
+		t.Fatalf("no statement in: %v", err)
+	}
+	if _, err := pool.Exec(t.Context(), fix); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Create(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

@@ -286,6 +286,6 @@ func (s *Scanner) quiet(t *table, by time.Time) postgres.Settled {
 func (s *Scanner) envelope(t *table, at postgres.At) *tricklepb.Envelope {
 	return &tricklepb.Envelope{
 		Pipeline: s.rules().Pipeline, Source: s.Identity.String(), Table: t.layout.Name.String(), Schema: t.layout.Schema.GetFingerprint(),
-		Snapshot: at.Snapshot, Lsn: at.LSN, ReadAt: timestamppb.New(at.Time), Id: uuid.NewString(),
+		Snapshot: at.Snapshot, Lsn: at.LSN, ReadAt: timestamppb.New(at.Time), Timeline: at.Timeline, Id: uuid.NewString(),
 	}
 }

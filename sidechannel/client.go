@@ -151,7 +151,7 @@ func (c *Client) deliver(env *tricklepb.Envelope) {
 func isReply(env *tricklepb.Envelope) bool {
 	switch env.GetBody().(type) {
 	case *tricklepb.Envelope_HelloReply, *tricklepb.Envelope_KeyDigestsReply, *tricklepb.Envelope_RowsReply,
-		*tricklepb.Envelope_BoundariesReply, *tricklepb.Envelope_ErrorReply:
+		*tricklepb.Envelope_BoundariesReply, *tricklepb.Envelope_ErrorReply, *tricklepb.Envelope_PathReply:
 		return true
 	}
 	return false
@@ -160,7 +160,7 @@ func isReply(env *tricklepb.Envelope) bool {
 func isRequest(env *tricklepb.Envelope) bool {
 	switch env.GetBody().(type) {
 	case *tricklepb.Envelope_HelloRequest, *tricklepb.Envelope_KeyDigestsRequest, *tricklepb.Envelope_RefetchRequest,
-		*tricklepb.Envelope_CopyRequest, *tricklepb.Envelope_BoundariesRequest:
+		*tricklepb.Envelope_CopyRequest, *tricklepb.Envelope_BoundariesRequest, *tricklepb.Envelope_PathRequest:
 		return true
 	}
 	return false

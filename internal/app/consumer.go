@@ -70,9 +70,9 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 		return nil, err
 	}
 	c.client = sidechannel.New(w.bus, s.codec(), sidechannel.Options{Pipeline: p.Pipeline, Consumer: name, Logger: s.Log})
-	c.gate = gate.New(p.Gate, beat, time.Now)
+	c.gate = gate.New(p.Gate, gate.Parts{Heartbeat: beat})
 	if at, err := c.ledger.SourceReadAt(ctx); err == nil && !at.IsZero() {
-		c.gate.Saw(at)
+		c.gate.Saw(at, 0)
 	}
 	rep := replica.New(w.pool, c.ledger, replica.Options{Map: c.mapping, Write: c.writing})
 	c.detector = detector.New(p, detector.Parts{

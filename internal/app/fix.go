@@ -117,7 +117,7 @@ func (f *fixer) table(t diff.Table) *fixTable {
 	})
 	quiet := slog.New(slog.DiscardHandler) // the result says what was fixed, and the journal which rows
 	src := detector.NewSource(detector.Parts{
-		Replica: rep, Ledger: f.ledger, Asker: direct{scan}, Gate: gate.New(p.Gate, nil, time.Now), Log: quiet, Self: f.replicaID.String(),
+		Replica: rep, Ledger: f.ledger, Asker: direct{scan}, Gate: gate.New(p.Gate, gate.Parts{}), Log: quiet, Self: f.replicaID.String(),
 	})
 	ready := &fixTable{replica: rep, source: src, corrector: &detector.Corrector{Replica: rep, Ledger: f.ledger, Source: src, Log: quiet}}
 	f.tables[name] = ready

@@ -72,7 +72,7 @@ func TestPgbench(t *testing.T) {
 	mustRun(t, bench("-q", "-i", "-I", "dtp", "-s", "2", dst.dsn))
 	for _, d := range []database{src, dst} {
 		d.exec(t, `ALTER TABLE pgbench_history ADD COLUMN id bigserial PRIMARY KEY`, `CREATE TABLE notes (id int PRIMARY KEY, v text)`,
-			`CREATE SCHEMA trickle`, `CREATE TABLE trickle.heartbeat (pipeline text PRIMARY KEY, at timestamptz NOT NULL)`)
+			`CREATE SCHEMA trickle`, `CREATE TABLE trickle.heartbeat (pipeline text PRIMARY KEY, at timestamptz NOT NULL, timeline bigint NOT NULL)`)
 	}
 	src.exec(t, `INSERT INTO notes SELECT i, 'note ' || i FROM generate_series(1, 1000) i`, `CREATE PUBLICATION bench FOR ALL TABLES`)
 	dst.exec(t, `CREATE SUBSCRIPTION bench CONNECTION '`+src.dsn+`' PUBLICATION bench`)

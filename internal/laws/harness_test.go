@@ -56,14 +56,21 @@ type pair struct {
 
 // beat is a heartbeat that the test moves by hand.
 type beat struct {
-	mu sync.Mutex
-	at time.Time
+	mu       sync.Mutex
+	at       time.Time
+	timeline uint32
 }
 
-func (b *beat) Beat(context.Context) (time.Time, error) {
+func (b *beat) Beat(context.Context) (time.Time, uint32, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.at, nil
+	return b.at, b.timeline, nil
+}
+
+func (b *beat) onto(timeline uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.timeline = timeline
 }
 
 func (b *beat) set(at time.Time) {
@@ -94,7 +101,7 @@ func newPairOn(t *testing.T, policyText string, n int, src, dst string) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{t: t, policy: pol, beat: &beat{}}
+	p := &pair{t: t, policy: pol, beat: &beat{timeline: 1}} // a server that was never promoted is on timeline 1
 	p.src, p.dst = open(t, src), open(t, dst)
 	for _, pool := range []*pgxpool.Pool{p.src, p.dst} {
 		p.exec(pool, `CREATE TABLE t (id bigint PRIMARY KEY, v text)`)
@@ -133,7 +140,7 @@ func (p *pair) wire() {
 	if err := p.ledger.Migrate(ctx); err != nil {
 		p.t.Fatal(err)
 	}
-	g := gate.New(p.policy.Gate, p.beat, time.Now)
+	g := gate.New(p.policy.Gate, gate.Parts{Heartbeat: p.beat})
 	p.replica = replica.New(p.dst, p.ledger, replica.Options{Map: p.mapping, Write: func() replica.Writing {
 		d := p.policy.Detect
 		return replica.Writing{Brake: ledger.Limits{Deletes: d.Brake.Deletes, Corrections: d.Brake.Corrections, Window: time.Duration(d.Window)}}

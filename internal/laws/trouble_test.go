@@ -159,17 +159,17 @@ func TestClockSetBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, now := &beat{}, time.Now()
-	g := gate.New(p.Gate, b, func() time.Time { return now })
-	g.Saw(now.Add(time.Minute)) // the old primary's clock
+	b, now := &beat{timeline: 1}, time.Now()
+	g := gate.New(p.Gate, gate.Parts{Heartbeat: b, Now: func() time.Time { return now }})
+	g.Saw(now.Add(time.Minute), 0) // the old primary's clock
 	b.set(now.Add(time.Minute))
 	now = now.Add(time.Hour)
 	b.set(now) // the new primary's clock is right
-	g.Saw(now)
+	g.Saw(now, 0)
 	if g.Check(t.Context()).Open {
 		t.Error("the gate can't know yet that the clock was set back")
 	}
-	g.Heard(now)
+	g.Heard(now, 0)
 	if s := g.Check(t.Context()); !s.Open {
 		t.Errorf("closed: %s", s.Reason)
 	}

@@ -158,6 +158,8 @@ type Envelope struct {
 	Id string `protobuf:"bytes,8,opt,name=id,proto3" json:"id,omitempty"`
 	// Requests only: the consumer whose topic the reply goes to.
 	Consumer string `protobuf:"bytes,9,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	// The timeline of the source's write-ahead log at the read; 0: not told. A failover begins a new one, with a higher number.
+	Timeline uint32 `protobuf:"varint,10,opt,name=timeline,proto3" json:"timeline,omitempty"`
 	// Types that are valid to be assigned to Body:
 	//
 	//	*Envelope_Thumbprint
@@ -167,11 +169,13 @@ type Envelope struct {
 	//	*Envelope_RefetchRequest
 	//	*Envelope_CopyRequest
 	//	*Envelope_BoundariesRequest
+	//	*Envelope_PathRequest
 	//	*Envelope_HelloReply
 	//	*Envelope_KeyDigestsReply
 	//	*Envelope_RowsReply
 	//	*Envelope_BoundariesReply
 	//	*Envelope_ErrorReply
+	//	*Envelope_PathReply
 	Body          isEnvelope_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -270,6 +274,13 @@ func (x *Envelope) GetConsumer() string {
 	return ""
 }
 
+func (x *Envelope) GetTimeline() uint32 {
+	if x != nil {
+		return x.Timeline
+	}
+	return 0
+}
+
 func (x *Envelope) GetBody() isEnvelope_Body {
 	if x != nil {
 		return x.Body
@@ -340,6 +351,15 @@ func (x *Envelope) GetBoundariesRequest() *BoundariesRequest {
 	return nil
 }
 
+func (x *Envelope) GetPathRequest() *PathRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_PathRequest); ok {
+			return x.PathRequest
+		}
+	}
+	return nil
+}
+
 func (x *Envelope) GetHelloReply() *HelloReply {
 	if x != nil {
 		if x, ok := x.Body.(*Envelope_HelloReply); ok {
@@ -385,6 +405,15 @@ func (x *Envelope) GetErrorReply() *ErrorReply {
 	return nil
 }
 
+func (x *Envelope) GetPathReply() *PathReply {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_PathReply); ok {
+			return x.PathReply
+		}
+	}
+	return nil
+}
+
 type isEnvelope_Body interface {
 	isEnvelope_Body()
 }
@@ -417,6 +446,10 @@ type Envelope_BoundariesRequest struct {
 	BoundariesRequest *BoundariesRequest `protobuf:"bytes,34,opt,name=boundaries_request,json=boundariesRequest,proto3,oneof"`
 }
 
+type Envelope_PathRequest struct {
+	PathRequest *PathRequest `protobuf:"bytes,35,opt,name=path_request,json=pathRequest,proto3,oneof"`
+}
+
 type Envelope_HelloReply struct {
 	HelloReply *HelloReply `protobuf:"bytes,40,opt,name=hello_reply,json=helloReply,proto3,oneof"`
 }
@@ -437,6 +470,10 @@ type Envelope_ErrorReply struct {
 	ErrorReply *ErrorReply `protobuf:"bytes,44,opt,name=error_reply,json=errorReply,proto3,oneof"`
 }
 
+type Envelope_PathReply struct {
+	PathReply *PathReply `protobuf:"bytes,45,opt,name=path_reply,json=pathReply,proto3,oneof"`
+}
+
 func (*Envelope_Thumbprint) isEnvelope_Body() {}
 
 func (*Envelope_Rows) isEnvelope_Body() {}
@@ -451,6 +488,8 @@ func (*Envelope_CopyRequest) isEnvelope_Body() {}
 
 func (*Envelope_BoundariesRequest) isEnvelope_Body() {}
 
+func (*Envelope_PathRequest) isEnvelope_Body() {}
+
 func (*Envelope_HelloReply) isEnvelope_Body() {}
 
 func (*Envelope_KeyDigestsReply) isEnvelope_Body() {}
@@ -460,6 +499,8 @@ func (*Envelope_RowsReply) isEnvelope_Body() {}
 func (*Envelope_BoundariesReply) isEnvelope_Body() {}
 
 func (*Envelope_ErrorReply) isEnvelope_Body() {}
+
+func (*Envelope_PathReply) isEnvelope_Body() {}
 
 // Key is a row's key: each key column in Postgres's own text form, in key order.
 type Key struct {
@@ -1678,12 +1719,121 @@ func (x *ErrorReply) GetReason() string {
 	return ""
 }
 
+// PathRequest asks how far the way from the source to its CDC's topics has got. It is about no table.
+type PathRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replication slot that the asker's policy names; empty: only the clock and the timeline are wanted.
+	Slot          string `protobuf:"bytes,1,opt,name=slot,proto3" json:"slot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathRequest) Reset() {
+	*x = PathRequest{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathRequest) ProtoMessage() {}
+
+func (x *PathRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathRequest.ProtoReflect.Descriptor instead.
+func (*PathRequest) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PathRequest) GetSlot() string {
+	if x != nil {
+		return x.Slot
+	}
+	return ""
+}
+
+// PathReply says so, as of the envelope's read_at and timeline.
+type PathReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Slot  string                 `protobuf:"bytes,1,opt,name=slot,proto3" json:"slot,omitempty"`
+	// Whoever reads the slot has confirmed every transaction that committed before this time of the source's clock; unset: not known.
+	Through *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=through,proto3" json:"through,omitempty"`
+	// Why the slot can't be relied upon now; empty: it can.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PathReply) Reset() {
+	*x = PathReply{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PathReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PathReply) ProtoMessage() {}
+
+func (x *PathReply) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PathReply.ProtoReflect.Descriptor instead.
+func (*PathReply) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PathReply) GetSlot() string {
+	if x != nil {
+		return x.Slot
+	}
+	return ""
+}
+
+func (x *PathReply) GetThrough() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Through
+	}
+	return nil
+}
+
+func (x *PathReply) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_trickle_v1_trickle_proto protoreflect.FileDescriptor
 
 const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\n" +
 	"\x18trickle/v1/trickle.proto\x12\n" +
-	"trickle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\b\n" +
+	"trickle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\t\n" +
 	"\bEnvelope\x12\x1a\n" +
 	"\bpipeline\x18\x01 \x01(\tR\bpipeline\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
@@ -1693,7 +1843,9 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\x03lsn\x18\x06 \x01(\x04R\x03lsn\x123\n" +
 	"\aread_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06readAt\x12\x0e\n" +
 	"\x02id\x18\b \x01(\tR\x02id\x12\x1a\n" +
-	"\bconsumer\x18\t \x01(\tR\bconsumer\x128\n" +
+	"\bconsumer\x18\t \x01(\tR\bconsumer\x12\x1a\n" +
+	"\btimeline\x18\n" +
+	" \x01(\rR\btimeline\x128\n" +
 	"\n" +
 	"thumbprint\x18\x14 \x01(\v2\x16.trickle.v1.ThumbprintH\x00R\n" +
 	"thumbprint\x12&\n" +
@@ -1702,7 +1854,8 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\x13key_digests_request\x18\x1f \x01(\v2\x1d.trickle.v1.KeyDigestsRequestH\x00R\x11keyDigestsRequest\x12E\n" +
 	"\x0frefetch_request\x18  \x01(\v2\x1a.trickle.v1.RefetchRequestH\x00R\x0erefetchRequest\x12<\n" +
 	"\fcopy_request\x18! \x01(\v2\x17.trickle.v1.CopyRequestH\x00R\vcopyRequest\x12N\n" +
-	"\x12boundaries_request\x18\" \x01(\v2\x1d.trickle.v1.BoundariesRequestH\x00R\x11boundariesRequest\x129\n" +
+	"\x12boundaries_request\x18\" \x01(\v2\x1d.trickle.v1.BoundariesRequestH\x00R\x11boundariesRequest\x12<\n" +
+	"\fpath_request\x18# \x01(\v2\x17.trickle.v1.PathRequestH\x00R\vpathRequest\x129\n" +
 	"\vhello_reply\x18( \x01(\v2\x16.trickle.v1.HelloReplyH\x00R\n" +
 	"helloReply\x12I\n" +
 	"\x11key_digests_reply\x18) \x01(\v2\x1b.trickle.v1.KeyDigestsReplyH\x00R\x0fkeyDigestsReply\x126\n" +
@@ -1710,7 +1863,9 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"rows_reply\x18* \x01(\v2\x15.trickle.v1.RowsReplyH\x00R\trowsReply\x12H\n" +
 	"\x10boundaries_reply\x18+ \x01(\v2\x1b.trickle.v1.BoundariesReplyH\x00R\x0fboundariesReply\x129\n" +
 	"\verror_reply\x18, \x01(\v2\x16.trickle.v1.ErrorReplyH\x00R\n" +
-	"errorReplyB\x06\n" +
+	"errorReply\x126\n" +
+	"\n" +
+	"path_reply\x18- \x01(\v2\x15.trickle.v1.PathReplyH\x00R\tpathReplyB\x06\n" +
 	"\x04body\"\x1d\n" +
 	"\x03Key\x12\x16\n" +
 	"\x06values\x18\x01 \x03(\tR\x06values\"I\n" +
@@ -1800,7 +1955,13 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\n" +
 	"ErrorReply\x12)\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x15.trickle.v1.ErrorCodeR\x04code\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason*[\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"!\n" +
+	"\vPathRequest\x12\x12\n" +
+	"\x04slot\x18\x01 \x01(\tR\x04slot\"m\n" +
+	"\tPathReply\x12\x12\n" +
+	"\x04slot\x18\x01 \x01(\tR\x04slot\x124\n" +
+	"\athrough\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\athrough\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason*[\n" +
 	"\n" +
 	"DigestKind\x12\x1b\n" +
 	"\x17DIGEST_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -1827,7 +1988,7 @@ func file_trickle_v1_trickle_proto_rawDescGZIP() []byte {
 }
 
 var file_trickle_v1_trickle_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_trickle_v1_trickle_proto_goTypes = []any{
 	(DigestKind)(0),               // 0: trickle.v1.DigestKind
 	(ErrorCode)(0),                // 1: trickle.v1.ErrorCode
@@ -1851,10 +2012,12 @@ var file_trickle_v1_trickle_proto_goTypes = []any{
 	(*BoundariesRequest)(nil),     // 19: trickle.v1.BoundariesRequest
 	(*BoundariesReply)(nil),       // 20: trickle.v1.BoundariesReply
 	(*ErrorReply)(nil),            // 21: trickle.v1.ErrorReply
-	(*timestamppb.Timestamp)(nil), // 22: google.protobuf.Timestamp
+	(*PathRequest)(nil),           // 22: trickle.v1.PathRequest
+	(*PathReply)(nil),             // 23: trickle.v1.PathReply
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
 }
 var file_trickle_v1_trickle_proto_depIdxs = []int32{
-	22, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
+	24, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
 	5,  // 1: trickle.v1.Envelope.thumbprint:type_name -> trickle.v1.Thumbprint
 	6,  // 2: trickle.v1.Envelope.rows:type_name -> trickle.v1.Rows
 	11, // 3: trickle.v1.Envelope.hello_request:type_name -> trickle.v1.HelloRequest
@@ -1862,45 +2025,48 @@ var file_trickle_v1_trickle_proto_depIdxs = []int32{
 	16, // 5: trickle.v1.Envelope.refetch_request:type_name -> trickle.v1.RefetchRequest
 	17, // 6: trickle.v1.Envelope.copy_request:type_name -> trickle.v1.CopyRequest
 	19, // 7: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
-	12, // 8: trickle.v1.Envelope.hello_reply:type_name -> trickle.v1.HelloReply
-	15, // 9: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
-	18, // 10: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
-	20, // 11: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
-	21, // 12: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
-	3,  // 13: trickle.v1.Range.lo:type_name -> trickle.v1.Key
-	3,  // 14: trickle.v1.Range.hi:type_name -> trickle.v1.Key
-	4,  // 15: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
-	3,  // 16: trickle.v1.Thumbprint.left_out:type_name -> trickle.v1.Key
-	0,  // 17: trickle.v1.Thumbprint.digest:type_name -> trickle.v1.DigestKind
-	5,  // 18: trickle.v1.Rows.thumbprint:type_name -> trickle.v1.Thumbprint
-	8,  // 19: trickle.v1.Rows.rows:type_name -> trickle.v1.Row
-	3,  // 20: trickle.v1.Row.key:type_name -> trickle.v1.Key
-	7,  // 21: trickle.v1.Row.values:type_name -> trickle.v1.Value
-	9,  // 22: trickle.v1.Schema.columns:type_name -> trickle.v1.Column
-	10, // 23: trickle.v1.HelloReply.schema:type_name -> trickle.v1.Schema
-	0,  // 24: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
-	4,  // 25: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
-	0,  // 26: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
-	22, // 27: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
-	14, // 28: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
-	4,  // 29: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
-	8,  // 30: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
-	3,  // 31: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
-	0,  // 32: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
-	22, // 33: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 34: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
-	0,  // 35: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
-	22, // 36: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 37: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
-	8,  // 38: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
-	4,  // 39: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
-	3,  // 40: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
-	1,  // 41: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	22, // 8: trickle.v1.Envelope.path_request:type_name -> trickle.v1.PathRequest
+	12, // 9: trickle.v1.Envelope.hello_reply:type_name -> trickle.v1.HelloReply
+	15, // 10: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
+	18, // 11: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
+	20, // 12: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
+	21, // 13: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
+	23, // 14: trickle.v1.Envelope.path_reply:type_name -> trickle.v1.PathReply
+	3,  // 15: trickle.v1.Range.lo:type_name -> trickle.v1.Key
+	3,  // 16: trickle.v1.Range.hi:type_name -> trickle.v1.Key
+	4,  // 17: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
+	3,  // 18: trickle.v1.Thumbprint.left_out:type_name -> trickle.v1.Key
+	0,  // 19: trickle.v1.Thumbprint.digest:type_name -> trickle.v1.DigestKind
+	5,  // 20: trickle.v1.Rows.thumbprint:type_name -> trickle.v1.Thumbprint
+	8,  // 21: trickle.v1.Rows.rows:type_name -> trickle.v1.Row
+	3,  // 22: trickle.v1.Row.key:type_name -> trickle.v1.Key
+	7,  // 23: trickle.v1.Row.values:type_name -> trickle.v1.Value
+	9,  // 24: trickle.v1.Schema.columns:type_name -> trickle.v1.Column
+	10, // 25: trickle.v1.HelloReply.schema:type_name -> trickle.v1.Schema
+	0,  // 26: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
+	4,  // 27: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
+	0,  // 28: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
+	24, // 29: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
+	14, // 30: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
+	4,  // 31: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
+	8,  // 32: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
+	3,  // 33: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
+	0,  // 34: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
+	24, // 35: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
+	4,  // 36: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
+	0,  // 37: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
+	24, // 38: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
+	4,  // 39: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
+	8,  // 40: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
+	4,  // 41: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
+	3,  // 42: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
+	1,  // 43: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
+	24, // 44: trickle.v1.PathReply.through:type_name -> google.protobuf.Timestamp
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_trickle_v1_trickle_proto_init() }
@@ -1916,11 +2082,13 @@ func file_trickle_v1_trickle_proto_init() {
 		(*Envelope_RefetchRequest)(nil),
 		(*Envelope_CopyRequest)(nil),
 		(*Envelope_BoundariesRequest)(nil),
+		(*Envelope_PathRequest)(nil),
 		(*Envelope_HelloReply)(nil),
 		(*Envelope_KeyDigestsReply)(nil),
 		(*Envelope_RowsReply)(nil),
 		(*Envelope_BoundariesReply)(nil),
 		(*Envelope_ErrorReply)(nil),
+		(*Envelope_PathReply)(nil),
 	}
 	file_trickle_v1_trickle_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
@@ -1929,7 +2097,7 @@ func file_trickle_v1_trickle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trickle_v1_trickle_proto_rawDesc), len(file_trickle_v1_trickle_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

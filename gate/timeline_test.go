@@ -1,0 +1,66 @@
+package gate_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/policy"
+)
+
+// After a failover a beat counts only when it was written on the new timeline, however new the clock of the old primary made the old ones look.
+func TestFailoverClosesUntilTheNewHeartbeatCame(t *testing.T) {
+	t.Parallel()
+	source, now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), time.Now()
+	b := &beats{at: source.Add(time.Hour), timeline: 1} // the old primary's clock was an hour ahead
+	g := gate.New(policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true}}, gate.Parts{Heartbeat: b, Now: func() time.Time { return now }})
+	open := func(when string, want bool, reason string) {
+		t.Helper()
+		if s := g.Check(t.Context()); s.Open != want || !strings.Contains(s.Reason, reason) || !want && (s.By != gate.ByTimeline || !s.Through.IsZero() || s.Behind()) {
+			t.Errorf("%s: %+v", when, s)
+		}
+	}
+	g.Heard(source.Add(time.Hour), 1)
+	open("before", true, "")
+	if !g.Heard(source, 2) {
+		t.Error("the new primary's answer is refused")
+	}
+	open("after the failover", false, "no heartbeat of that timeline yet")
+	g.Saw(source.Add(2*time.Hour), 1)
+	if s := g.Check(t.Context()); !s.Source.Equal(source) {
+		t.Errorf("a message of the old primary sets the clock to %s", s.Source)
+	}
+	b.at, b.timeline = source.Add(-time.Second), 2
+	open("the new heartbeat came", true, "")
+	if g.Heard(source.Add(time.Hour), 1) {
+		t.Error("an answer of the old primary is believed")
+	}
+	open("a publisher reads the old primary", false, "point --source at the new primary")
+	g.Heard(source, 2)
+	open("none does any more", true, "")
+	b.timeline = 3
+	open("CDC was there before the publisher", false, "still reads the server from before")
+	g.Heard(source, 3)
+	open("and now the publisher too", true, "")
+}
+
+// With an assumed lag nothing shows what has come through, so what was on its way at the failover is given its time.
+func TestFailoverUnderAnAssumedLag(t *testing.T) {
+	t.Parallel()
+	source, now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), time.Now()
+	g := gate.New(policy.Gate{AssumeLag: policy.Duration(time.Minute)}, gate.Parts{Now: func() time.Time { return now }})
+	g.Saw(source, 1)
+	if s := g.Check(t.Context()); !s.Open {
+		t.Errorf("closed: %s", s.Reason)
+	}
+	g.Saw(source.Add(-time.Hour), 2) // a message that waited, by a clock that is behind
+	now = now.Add(59 * time.Second)
+	if s := g.Check(t.Context()); s.Open || s.By != gate.ByTimeline {
+		t.Errorf("%+v", s)
+	}
+	now = now.Add(time.Second)
+	if s := g.Check(t.Context()); !s.Open {
+		t.Errorf("closed: %s", s.Reason)
+	}
+}
