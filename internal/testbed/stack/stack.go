@@ -76,61 +76,72 @@ func tail(file string) string {
 	return string(text[max(0, len(text)-most):])
 }
 
-// Prefix is how all topics of a pipeline begin.
-const Prefix = "shop"
+// Source is a Debezium connector that reads a database.
+type Source struct {
+	connect.Connector
+	stack *Stack
+	Slot  string // the replication slot, one for each database of a server
+	// Prefix is how the connector's topics begin: prefix.schema.table.
+	Prefix                 string
+	Signals, Notifications string // topics
+}
 
-// SourceName and SlotName are the source connector's and its replication slot's.
-const (
-	SourceName = "source"
-	SlotName   = "debezium"
-)
-
-// Source starts Debezium on a database. Tables are schema.table; they and trickle.heartbeat are copied, so all of them must be there. Settings go on top
-// of those of deploy/compose. It returns once the connector runs; its first copy of the tables may go on.
-func (s *Stack) Source(dsn string, tables []string, settings map[string]string) connect.Connector {
+// Source starts Debezium on a database, under a name of the test's choice. Tables are schema.table; they and trickle.heartbeat are copied, so all of them must
+// be there. Settings go on top of those of deploy/compose. It returns once the connector runs; its first copy of the tables may go on.
+func (s *Stack) Source(name, dsn string, tables []string, settings map[string]string) Source {
 	s.t.Helper()
 	u := parse(s.t, dsn)
-	all := decode(s.t, compose.Source)
+	database := strings.TrimPrefix(u.Path, "/")
+	src := Source{s.Worker.Connector(name), s, "dbz_" + database, name, name + "-signals", name + "-notifications"}
 	include := make([]string, len(tables))
 	for i, table := range tables {
 		include[i] = regexp.QuoteMeta(table)
 	}
+	all := decode(s.t, compose.Source)
 	maps.Copy(all, map[string]string{
-		"database.hostname": u.Hostname(), "database.port": u.Port(), "database.user": u.User.Username(), "database.password": "unused",
-		"database.dbname":                strings.TrimPrefix(u.Path, "/"),
-		"table.include.list":             strings.Join(append(include, `trickle\.heartbeat`), ","),
-		"signal.kafka.bootstrap.servers": s.Broker.Addr(),
+		"topic.prefix":      src.Prefix,
+		"database.hostname": u.Hostname(), "database.port": u.Port(), "database.user": u.User.Username(), "database.password": "unused", "database.dbname": database,
+		"table.include.list": strings.Join(append(include, `trickle\.heartbeat`), ","),
+		"slot.name":          src.Slot, "publication.name": src.Slot,
+		"signal.kafka.topic": src.Signals, "signal.kafka.groupId": src.Signals, "signal.kafka.bootstrap.servers": s.Broker.Addr(),
+		"notification.sink.topic.name": src.Notifications,
 	})
 	maps.Copy(all, settings)
-	s.topic(all["signal.kafka.topic"])
-	return s.start(SourceName, all)
+	s.topic(src.Signals)
+	s.start(src.Connector, all)
+	return src
 }
 
-// Sink starts Debezium's JDBC sink into a database. Its consumer group is connect-name. Settings go on top of those of deploy/compose.
-func (s *Stack) Sink(name, dsn string, settings map[string]string) connect.Connector {
+// Sink is a connector that writes a replica.
+type Sink struct {
+	connect.Connector
+	Group string // its consumer group
+}
+
+// Sink starts Debezium's JDBC sink of all that the source's connector reads, into a database. Settings go on top of those of deploy/compose.
+func (src Source) Sink(name, dsn string, settings map[string]string) Sink {
+	s := src.stack
 	s.t.Helper()
 	u := parse(s.t, dsn)
+	sink := Sink{s.Worker.Connector(name), "connect-" + name}
 	all := decode(s.t, compose.Sink)
 	maps.Copy(all, map[string]string{
+		"topics.regex":        regexp.QuoteMeta(src.Prefix) + `\.[^.]+\.[^.]+`,
 		"connection.url":      fmt.Sprintf("jdbc:postgresql://%s%s?stringtype=unspecified", u.Host, u.Path),
 		"connection.username": u.User.Username(), "connection.password": "unused",
 	})
 	maps.Copy(all, settings)
-	return s.start(name, all)
+	s.start(sink.Connector, all)
+	return sink
 }
 
-// Group is the consumer group of a sink.
-func Group(sink connect.Connector) string { return "connect-" + sink.Name() }
-
-func (s *Stack) start(name string, settings map[string]string) connect.Connector {
+func (s *Stack) start(c connect.Connector, settings map[string]string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	c := s.Worker.Connector(name)
 	if err := c.Put(ctx, settings); err != nil {
 		s.t.Fatal(err)
 	}
-	return c
 }
 
 // topic makes one with a single partition.

@@ -77,8 +77,7 @@ func TestRowsGoFromSourceToReplica(t *testing.T) {
 	s := stack.Start(t, kafka.Options{})
 	t.Logf("broker and worker: %s", time.Since(began))
 	began = time.Now()
-	s.Source(source, []string{"public.letters"}, nil)
-	s.Sink("sink", replica, nil)
+	s.Source("shop", source, []string{"public.letters"}, nil).Sink("sink", replica, nil)
 	t.Logf("connectors: %s", time.Since(began))
 	const all = `SELECT string_agg(l::text, ' ' ORDER BY id) FROM letters l`
 	equal(t, source, replica, all)

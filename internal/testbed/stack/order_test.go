@@ -1,0 +1,132 @@
+package stack_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/trickle-verify/trickle/internal/testbed/kafka"
+	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
+	"github.com/trickle-verify/trickle/internal/testbed/stack"
+)
+
+// In which topologies a heartbeat in the replica means that all that was committed before it has been applied: docs/how-it-works.md leans on this. With a
+// topic for each table it does not. With one topic for all it does only if the sink writes record by record, since otherwise it collects a batch by table and
+// writes deletes last.
+func TestWhetherTheHeartbeatOvertakes(t *testing.T) {
+	t.Parallel()
+	s := stack.Start(t, kafka.Options{})
+	one := func(prefix string) map[string]string {
+		return map[string]string{
+			"transforms": "one", "transforms.one.type": "org.apache.kafka.connect.transforms.RegexRouter", "transforms.one.regex": prefix + `\.(public|trickle)\..*`,
+			"transforms.one.replacement": prefix + ".all.rows", "tombstones.on.delete": "false",
+		}
+	}
+	t.Run("a topic for each table", func(t *testing.T) {
+		t.Parallel()
+		c := newCrossing(t, s, "many", nil, nil)
+		for !c.overtakes() {
+		}
+	})
+	t.Run("one topic", func(t *testing.T) {
+		t.Parallel()
+		c := newCrossing(t, s, "one", one("one"), nil)
+		for !c.overtakes() {
+		}
+	})
+	t.Run("one topic, rows one by one", func(t *testing.T) {
+		t.Parallel()
+		c := newCrossing(t, s, "each", one("each"), map[string]string{"batch.size": "1"})
+		for range 3 {
+			if c.overtakes() {
+				t.Fatal("the heartbeat overtook a row that was deleted before it")
+			}
+		}
+	})
+}
+
+// crossing is a table and the heartbeat on their way to a replica.
+type crossing struct {
+	t               *testing.T
+	ctx             context.Context
+	source, replica string
+	slot            string
+	sink            stack.Sink
+}
+
+func newCrossing(t *testing.T, s *stack.Stack, name string, source, sink map[string]string) *crossing {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	c := &crossing{t: t, ctx: ctx, source: pgtest.Database(t), replica: pgtest.Database(t)}
+	for _, dsn := range []string{c.source, c.replica} {
+		exec(t, dsn, heartbeat, `CREATE TABLE letters (id int PRIMARY KEY, v text)`)
+	}
+	from := s.Source(name, c.source, []string{"public.letters"}, source)
+	c.sink, c.slot = from.Sink(name+"-sink", c.replica, sink), from.Slot
+	t.Cleanup(func() { // before its databases go
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		for _, stop := range []func(context.Context) error{c.sink.Stop, from.Stop} {
+			if err := stop(ctx); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return c
+}
+
+const at, letters = `SELECT max(at) FROM trickle.heartbeat`, `SELECT count(*) FROM letters`
+
+func (c *crossing) beat() {
+	exec(c.t, c.source, `INSERT INTO trickle.heartbeat VALUES ('p', clock_timestamp()) ON CONFLICT (pipeline) DO UPDATE SET at = clock_timestamp()`)
+}
+
+// overtakes deletes a row and then beats, keeps the sink from the row, and tells whether the beat arrives nevertheless.
+func (c *crossing) overtakes() (overtook bool) {
+	exec(c.t, c.source, `INSERT INTO letters VALUES (1)`)
+	c.beat()
+	equal(c.t, c.source, c.replica, letters)
+	equal(c.t, c.source, c.replica, at)
+	c.must(c.sink.Pause(c.ctx))
+	exec(c.t, c.source, `DELETE FROM letters`)
+	c.beat()
+	c.read()
+	blocker, err := pgx.Connect(c.ctx, c.replica)
+	c.must(err)
+	defer blocker.Close(context.Background())
+	_, err = blocker.Exec(c.ctx, `BEGIN; LOCK TABLE letters IN SHARE MODE`)
+	c.must(err)
+	c.must(c.sink.Resume(c.ctx))
+	c.until(c.replica, `EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'letters'::regclass)`)
+	// The sink writes in one session, which waits for us now: what is not there yet was not sent before the letter.
+	overtook = value(c.t, c.source, at) == value(c.t, c.replica, at)
+	_, err = blocker.Exec(c.ctx, `ROLLBACK`)
+	c.must(err)
+	equal(c.t, c.source, c.replica, letters)
+	equal(c.t, c.source, c.replica, at)
+	return overtook
+}
+
+// read waits until Debezium has confirmed all that is in the log, so that it is in Kafka.
+func (c *crossing) read() {
+	end := value(c.t, c.source, `pg_current_wal_lsn()`)
+	c.until(c.source, `EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '`+c.slot+`' AND confirmed_flush_lsn >= '`+end+`')`)
+}
+
+func (c *crossing) until(dsn, condition string) {
+	for value(c.t, dsn, condition) != "true" {
+		if c.ctx.Err() != nil {
+			c.t.Fatalf("did not come about: %s", condition)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (c *crossing) must(err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
