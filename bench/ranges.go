@@ -81,7 +81,7 @@ func (s *subject) prepare(ctx context.Context, dsn string, o options) ([]reading
 	if err != nil {
 		return nil, err
 	}
-	_, xmin, err := src.Sample(ctx) // every row was loaded before it, so all are quiet
+	at, err := src.Sample(ctx) // every row was loaded before it, so all are quiet
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (s *subject) prepare(ctx context.Context, dsn string, o options) ([]reading
 	if _, err := rep.Fit(ctx, ordered, layout.Schema); err != nil {
 		return nil, err
 	}
-	p := publisher{src, layout, ranges, postgres.Settled{Xmin: xmin}}
+	p := publisher{src, layout, ranges, postgres.Settled{Xmin: at.Xmin}}
 	known, err := p.knowns(ctx)
 	if err != nil {
 		return nil, err

@@ -24,7 +24,8 @@ type Range struct {
 	Cycle      uint64        `json:"cycle"` // the last cycle it was verified in; 0: never
 	Rows       uint64        `json:"rows"`
 	Sum        uint64        `json:"sum"`
-	Xmin       uint64        `json:"xmin"` // snapshot xmin of that reading
+	Xmin       uint64        `json:"xmin"`     // snapshot xmin of that reading
+	Timeline   uint32        `json:"timeline"` // of the server that was read; 0: unknown
 	Schema     uint64        `json:"schema"`
 	Digest     digest.Kind   `json:"digest"`
 	VerifiedAt time.Time     `json:"verified_at"`
@@ -42,8 +43,9 @@ type Table struct {
 
 // Sample pairs a wall time with the oldest transaction that was running at the source then.
 type Sample struct {
-	At   time.Time `json:"at"`
-	Xmin uint64    `json:"xmin"`
+	At       time.Time `json:"at"`
+	Xmin     uint64    `json:"xmin"`
+	Timeline uint32    `json:"timeline"` // whose transactions these are; 0: unknown
 }
 
 // State is everything that is remembered.

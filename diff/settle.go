@@ -154,10 +154,11 @@ func (s *settler) look(ctx context.Context, last suspects) (suspects, error) {
 	defer s.leave()
 	source, replica := s.c.sides[0], s.c.sides[1]
 	now := suspects{keys: last.keys, sightings: make([]drift.Sighting, len(last.keys))}
-	var err error
-	if now.at, now.xmin, err = postgres.NewSource(source.pool).Sample(ctx); err != nil {
+	sample, err := postgres.NewSource(source.pool).Sample(ctx)
+	if err != nil {
 		return suspects{}, source.on(err)
 	}
+	now.at, now.xmin = sample.Time, sample.Xmin
 	err = replica.borrow(ctx, func(conn *pgconn.PgConn) error {
 		rows, err := replica.layout.Rows(ctx, conn, last.keys, postgres.Want{Digest: s.c.kind})
 		for i, r := range rows {

@@ -46,6 +46,9 @@ type Options struct {
 	Setting string
 	// MaxConns bounds the pool; 0 for 8.
 	MaxConns int32
+	// Failover lets later connections lead to a standby where the first led to a primary, and the other way: whoever uses the pool asks each which it is. Without
+	// it they are refused.
+	Failover bool
 }
 
 // Open connects, with the session settings that the text form of values depends on. Its errors are one line and say what to change.
@@ -75,7 +78,7 @@ func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 	cfg.ConnConfig.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, DeadlineDelay: cancelBound}
 	}
-	same := sameServer()
+	same := sameServer(o)
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		if err := same(ctx, c); err != nil {
 			return err
@@ -133,7 +136,7 @@ func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
 
 // sameServer refuses connections that lead to another server than the pool's first one did: behind a name or a list of hosts there may be several, and
 // what was found out about one (whose it is, that it is the primary) need not hold for the next.
-func sameServer() func(context.Context, *pgx.Conn) error {
+func sameServer(o Options) func(context.Context, *pgx.Conn) error {
 	var mu sync.Mutex
 	var first *Identity
 	return func(ctx context.Context, c *pgx.Conn) error {
@@ -147,7 +150,10 @@ func sameServer() func(context.Context, *pgx.Conn) error {
 		if first == nil {
 			first = &id
 		}
-		if id.System != first.System || id.Database != first.Database || id.Standby != first.Standby {
+		switch {
+		case id.String() != first.String():
+			return fmt.Errorf("the connection leads to %s and not to %s as before: check %s, and restart if the %s was replaced on purpose", id, first, o.Setting, o.Role)
+		case id.Standby != first.Standby && !o.Failover:
 			return fmt.Errorf("the connection leads to %s (standby: %t) and not to %s (standby: %t) as before: restart once the failover is over", id, id.Standby, first, first.Standby)
 		}
 		return nil

@@ -39,8 +39,15 @@ func Passing(err error) bool {
 	case "08", "53":
 		return true
 	}
-	// Conflict with recovery; shutdown, crash and start.
-	return state == "40001" || state == "57P01" || state == "57P02" || state == "57P03"
+	// Shutdown, crash and start.
+	return Conflict(err) || state == "57P01" || state == "57P02" || state == "57P03"
+}
+
+// Conflict tells that a standby cancelled a query because it was in the way of what is replayed: a row that it might want was vacuumed on the primary, a table
+// locked there, a buffer or a lock waited for by both. What only reads meets neither state otherwise, but for the victim of a deadlock of locks.
+func Conflict(err error) bool {
+	state := State(err)
+	return state == "40001" || state == "40P01"
 }
 
 // OneLine takes the server's address and the list of tries, each on a line of its own, off pgx's error about connecting.

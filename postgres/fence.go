@@ -10,29 +10,40 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ErrUnstable is returned by Refetch where, past its bound, a transaction older than the request was neither over nor known to be away
-// from its commit: CDC may have delivered what the source does not show yet. Ask again later.
-var ErrUnstable = errors.New("a transaction older than the request may have been delivered and is not visible yet")
+// ErrUnstable is returned by Refetch where the source did not, within the bound, come to show all that CDC may have delivered when the request came: a standby had
+// not replayed it, or an older transaction was neither over nor known to be away from its commit. Ask again later.
+var ErrUnstable = errors.New("what may have been delivered is not visible yet")
 
-// Horizon is the end of the transactions that could have been delivered by CDC when it was taken: the next transaction ID, so every one that
-// had begun is below it. (A snapshot's xmax would not do: it is one past the newest transaction that ended, and what hangs in its commit may
-// be newer.)
-type Horizon uint64
-
-// Fence takes the horizon. Take it when the request arrives, so after whatever the asker observed.
-func (s *Source) Fence(ctx context.Context) (Horizon, error) {
-	var xmax int64
-	var age int32
-	// age() counts from the next transaction ID in a transaction that has none itself.
-	err := s.pool.QueryRow(ctx, `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, age('3'::xid)`).Scan(&xmax, &age)
-	if err != nil {
-		return 0, fmt.Errorf("taking the transaction horizon: %w", err)
-	}
-	next := uint32(age) + 3 // modulo 2^32
-	return Horizon(uint64(xmax) + uint64(next-uint32(xmax))), nil
+// Horizon is the end of what CDC could have delivered when it was taken, on the server that CDC reads: how far its log was flushed, and the
+// next transaction ID, so that every transaction that had begun is below it.
+type Horizon struct {
+	at    Position
+	next  uint64
+	apart bool // taken on another connection pool's server, which the source may be a standby of
 }
+
+// Fence takes the horizon, on the primary where one is named. Take it when the request arrives, so after whatever the asker observed. Without a primary it
+// fails with an *UnfencedError where the source is a standby, which may be behind.
+func (s *Source) Fence(ctx context.Context) (Horizon, error) {
+	if s.primary != nil {
+		m, err := s.primary.now(ctx)
+		return Horizon{at: m.Position, next: m.next, apart: true}, err
+	}
+	m, err := momentOf(ctx, s.pool)
+	if err != nil {
+		return Horizon{}, fmt.Errorf("taking the transaction horizon: %w", err)
+	}
+	if m.Standby {
+		return Horizon{}, errStandby
+	}
+	return Horizon{at: m.Position, next: m.next}, nil
+}
+
+// errStandby refuses to let a replica be corrected from a standby that nobody vouches for.
+var errStandby = &UnfencedError{"the source is a standby, which may be behind what CDC has delivered, and no primary is named (TRICKLE_PRIMARY_DSN, --primary)"}
 
 const (
 	// fencePoll is how often an unstable source is looked at again.
@@ -48,31 +59,31 @@ type Fenced struct {
 	Bound   time.Duration
 }
 
-// Refetch runs fn in a snapshot that shows everything CDC could have delivered before the horizon was taken: one in which every older
-// transaction has ended, or is known not to be committing: its session is idle, or was running and not in a SyncRep wait for some time. It waits
-// up to the bound for such a snapshot, then fails with ErrUnstable.
+// Refetch runs fn in a snapshot that shows everything CDC could have delivered before the horizon was taken. It waits up to the bound for such a snapshot,
+// then fails with ErrUnstable. fn is called again where the server cancels it (see Passing).
 //
-// A commit is in the log, and may be delivered, before it is visible: for a moment, or with synchronous replication for as
+// On a primary that is one in which every older transaction has ended, or is known not to be committing: its session is idle, or was running and not in a
+// SyncRep wait for some time. A commit is in the log, and may be delivered, before it is visible: for a moment, or with synchronous replication for as
 // long as its standby makes it wait.
+//
+// On a standby it is one taken after the standby had replayed what the primary had flushed, on the same timeline: all that was in the log by then is visible,
+// also what still hangs on the primary. The read's time is the primary's clock, as every other that a replica compares it with.
 func (s *Source) Refetch(ctx context.Context, l *Layout, f Fenced, fn func(c *pgconn.PgConn, at At) error) error {
 	deadline := time.Now().Add(f.Bound)
 	running := make(away)
 	for {
-		ok, err := s.refetchOnce(ctx, l, fenceCheck{f.Horizon, running}, fn)
-		if ok || err != nil {
+		why, err := s.refetchOnce(ctx, l, fenceCheck{f.Horizon, running}, fn)
+		s.count(err)
+		switch late := time.Now().After(deadline); {
+		case err == nil && why == "":
+			return nil
+		case err != nil && (late || !Passing(err)):
 			return err
+		case late:
+			return fmt.Errorf("table %s: %w: %s", l.Name, ErrUnstable, why)
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("table %s: %w", l.Name, ErrUnstable)
-		}
-		// What is seen now runs after the horizon was taken: if it is away from its commit, it was not delivered before.
-		if err := s.look(ctx, f.Horizon, running); err != nil {
+		if err := rest(ctx, fencePoll); err != nil {
 			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(fencePoll):
 		}
 	}
 }
@@ -90,41 +101,72 @@ type fenceCheck struct {
 	running away
 }
 
-// passed tells whether a snapshot shows every transaction below the horizon that could have been delivered.
-func (f fenceCheck) passed(at At) bool {
+// passed tells whether a primary's snapshot shows every transaction below the horizon that could have been delivered; where not, why.
+func (f fenceCheck) passed(at At) (why string) {
 	for _, xid := range inProgress(at.Snapshot) {
-		if xid < uint64(f.horizon) && !f.running.from(xid) {
-			return false
+		if xid < f.horizon.next && !f.running.from(xid) {
+			return fmt.Sprintf("transaction %d is older than the request and may be committing", xid)
 		}
 	}
 	// What is not below the snapshot's xmax had not ended when it was taken.
-	for xid := at.Xmax; xid < uint64(f.horizon); xid++ {
+	for xid := at.Xmax; xid < f.horizon.next; xid++ {
 		if !f.running.from(xid) {
-			return false
+			return fmt.Sprintf("transaction %d is older than the request and may be committing", xid)
 		}
 	}
-	return true
+	return ""
 }
 
-func (s *Source) refetchOnce(ctx context.Context, l *Layout, check fenceCheck, fn func(*pgconn.PgConn, At) error) (bool, error) {
-	done := false
-	err := pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+// refetchOnce runs fn if the source has got past the horizon, and else says why it has not.
+func (s *Source) refetchOnce(ctx context.Context, l *Layout, check fenceCheck, fn func(*pgconn.PgConn, At) error) (why string, err error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return "", fmt.Errorf("connecting to the source: %w", OneLine(err))
+	}
+	defer conn.Release()
+	// Before the snapshot: the log that is replayed by then is in it. Asked within, its answer would be newer than what is read.
+	here, err := positionOf(ctx, conn.Conn().PgConn())
+	if err != nil {
+		return "", err
+	}
+	if here.Standby && !check.horizon.apart {
+		return "", errStandby
+	}
+	if why, err = follows(here, check.horizon.at); why != "" || err != nil {
+		return why, err
+	}
+	err = begun(ctx, conn, func(tx pgx.Tx) error {
 		c := tx.Conn().PgConn()
 		at, err := begin(ctx, c, l)
-		if err != nil || !check.passed(at) {
+		if err != nil {
 			return err
 		}
-		done = true
+		switch {
+		case at.Standby != here.Standby || at.Timeline != here.Timeline:
+			why = "the source is changing over to another timeline"
+		case at.Standby:
+			why, err = s.primary.vouch(ctx, check.horizon, &at)
+		default:
+			why = check.passed(at)
+		}
+		if why != "" || err != nil {
+			return err
+		}
 		return fn(c, at)
 	})
-	return done, err
+	if why != "" && err == nil && !here.Standby {
+		// What is seen now runs after the horizon was taken: if it is away from its commit, it was not delivered before.
+		err = look(ctx, conn, check)
+	}
+	return why, err
 }
 
 // look notes which transactions are away from their commit. Each holds a lock on its ID, and on those of its subtransactions, until it is visible.
 // Without the right to see other sessions (pg_read_all_stats) their state is NULL and nothing is noted; nor is a prepared transaction, which
 // has no session.
-func (s *Source) look(ctx context.Context, h Horizon, running away) error {
-	rows, err := s.pool.Query(ctx, `SELECT l.transactionid::text::bigint, coalesce(a.state LIKE 'idle in transaction%', false),
+func look(ctx context.Context, conn *pgxpool.Conn, check fenceCheck) error {
+	next, running := check.horizon.next, check.running
+	rows, err := conn.Query(ctx, `SELECT l.transactionid::text::bigint, coalesce(a.state LIKE 'idle in transaction%', false),
 			a.state IS NOT NULL AND a.wait_event IS DISTINCT FROM 'SyncRep'
 		FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 		WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted`)
@@ -135,8 +177,8 @@ func (s *Source) look(ctx context.Context, h Horizon, running away) error {
 	var short int64
 	var idle, elsewhere bool
 	_, err = pgx.ForEachRow(rows, []any{&short, &idle, &elsewhere}, func() error {
-		behind := uint32(h) - uint32(short) // modulo 2^32
-		xid := uint64(h) - uint64(behind)
+		behind := uint32(next) - uint32(short) // modulo 2^32
+		xid := next - uint64(behind)
 		switch since, known := running[xid]; {
 		case known && since.IsZero(): // it had not begun to commit when the horizon was taken, whatever it does since
 		case idle:

@@ -157,7 +157,7 @@ func TestSelectIsEnough(t *testing.T) {
 	}
 	source := postgres.NewSource(reader)
 	l := describe(t, reader, "public.t", postgres.Rules{})
-	if _, _, err := source.Sample(t.Context()); err != nil {
+	if _, err := source.Sample(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if _, err := source.Load(t.Context()); err != nil {

@@ -156,7 +156,7 @@ func TestQuietRows(t *testing.T) {
 	if _, err := open.Exec(t.Context(), `INSERT INTO t VALUES (6, 'early')`); err != nil {
 		t.Fatal(err)
 	}
-	_, xmin, err := source.Sample(t.Context())
+	sample, err := source.Sample(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestQuietRows(t *testing.T) {
 	if err := open.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	quiet := postgres.ScanOptions{Settled: postgres.Settled{Xmin: xmin}}
+	quiet := postgres.ScanOptions{Settled: postgres.Settled{Xmin: sample.Xmin}}
 	if s, _ := scan(t, pool, l, quiet); s.Rows != 7 || s.Print.Rows != 4 || sorted(s.LeftOut) != "[2 6 7]" {
 		t.Errorf("%+v", s)
 	}

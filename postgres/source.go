@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,33 +32,43 @@ type At struct {
 	partitions string
 }
 
-// Source reads a source database. It never writes.
+// Source reads a source database. It never writes. Whether that is a primary or a standby is asked with each read: a failover may change it.
 type Source struct {
-	pool *pgxpool.Pool
+	pool      *pgxpool.Pool
+	primary   *primary // nil: nobody named it
+	cancelled atomic.Uint64
 }
 
 // NewSource reads through the pool, which stays the caller's.
 func NewSource(pool *pgxpool.Pool) *Source { return &Source{pool: pool} }
 
+// NewStandbySource reads through the pool, whose server may be a standby, and asks its primary how far CDC may have got. Without a primary (nil) nothing
+// can be refetched while it is one.
+func NewStandbySource(pool, of *pgxpool.Pool) *Source {
+	s := NewSource(pool)
+	if of != nil {
+		s.primary = &primary{pool: of}
+	}
+	return s
+}
+
 // Describe lays a table out under the rules.
-func (s *Source) Describe(ctx context.Context, name Name, rules Rules) (*Layout, error) {
-	conn, err := s.pool.Acquire(ctx)
+func (s *Source) Describe(ctx context.Context, name Name, rules Rules) (l *Layout, err error) {
+	err = s.again(ctx, func(conn *pgxpool.Conn) error {
+		t, err := Describe(ctx, conn.Conn().PgConn(), name)
+		if err != nil {
+			return err
+		}
+		if l, err = NewLayout(t, rules); err != nil {
+			return err
+		}
+		if err := l.Readable(ctx, conn.Conn().PgConn()); err != nil {
+			return err
+		}
+		l.Schema.Probe, err = l.Probe(ctx, conn.Conn().PgConn())
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("connecting to the source: %w", err)
-	}
-	defer conn.Release()
-	t, err := Describe(ctx, conn.Conn().PgConn(), name)
-	if err != nil {
-		return nil, err
-	}
-	l, err := NewLayout(t, rules)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.Readable(ctx, conn.Conn().PgConn()); err != nil {
-		return nil, err
-	}
-	if l.Schema.Probe, err = l.Probe(ctx, conn.Conn().PgConn()); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -73,25 +84,77 @@ func (l *Layout) Readable(ctx context.Context, c *pgconn.PgConn) error {
 }
 
 // Tables lists what the policy may choose from.
-func (s *Source) Tables(ctx context.Context) ([]Name, error) {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to the source: %w", err)
-	}
-	defer conn.Release()
-	return Tables(ctx, conn.Conn().PgConn())
+func (s *Source) Tables(ctx context.Context) (names []Name, err error) {
+	err = s.again(ctx, func(conn *pgxpool.Conn) error {
+		names, err = Tables(ctx, conn.Conn().PgConn())
+		return err
+	})
+	return names, err
 }
 
-// Read runs fn in one snapshot of the source, after checking that the table still looks as described (else ErrChanged).
+// Read runs fn in one snapshot of the source, after checking that the table still looks as described (else ErrChanged). fn must bear being called again where what it
+// read was cancelled (see Passing).
 func (s *Source) Read(ctx context.Context, l *Layout, fn func(c *pgconn.PgConn, at At) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		c := tx.Conn().PgConn()
-		at, err := begin(ctx, c, l)
-		if err != nil {
+	return s.again(ctx, func(conn *pgxpool.Conn) error {
+		return begun(ctx, conn, func(tx pgx.Tx) error {
+			c := tx.Conn().PgConn()
+			at, err := begin(ctx, c, l)
+			if err == nil && at.Standby && s.primary != nil {
+				at.Time, err = s.primary.time(ctx)
+			}
+			if err != nil {
+				return err
+			}
+			return fn(c, at)
+		})
+	})
+}
+
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = time.Second // so six tries, within a second and a half and what they take
+)
+
+// again runs fn on a connection and tries again a few times what passes: a standby cancels what is in the way of replay, and a failover cuts every connection.
+func (s *Source) again(ctx context.Context, fn func(conn *pgxpool.Conn) error) error {
+	for pause := firstPause; ; pause *= 2 {
+		err := s.once(ctx, fn)
+		s.count(err)
+		if !Passing(err) || pause > lastPause || rest(ctx, pause) != nil {
 			return err
 		}
-		return fn(c, at)
-	})
+	}
+}
+
+func (s *Source) once(ctx context.Context, fn func(conn *pgxpool.Conn) error) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("connecting to the source: %w", err)
+	}
+	defer conn.Release()
+	return fn(conn)
+}
+
+// count counts what a standby cancelled.
+func (s *Source) count(err error) {
+	if Conflict(err) {
+		s.cancelled.Add(1)
+	}
+}
+
+// Cancelled is how many reads were cancelled so far because they were in the way of a standby's replay.
+func (s *Source) Cancelled() uint64 { return s.cancelled.Load() }
+
+// rest waits, and tells the context's end.
+func rest(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
 }
 
 // begin takes the transaction's snapshot and says what it is. The table is locked first, in the mode that any read takes: a read that took its
@@ -110,8 +173,7 @@ func begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
 		at.Xmin, _ = strconv.ParseUint(parts[0], 10, 64)
 		at.Xmax, _ = strconv.ParseUint(parts[1], 10, 64)
 		at.LSN, _ = strconv.ParseUint(string(row[1]), 10, 64)
-		micros, _ := strconv.ParseInt(string(row[2]), 10, 64)
-		at.Time = time.UnixMicro(micros).UTC()
+		at.Time = microseconds(row[2])
 		at.partitions, at.Standby, at.Timeline = string(row[4]), isTrue(row[5]), parseTimeline(row[6])
 		if string(row[3]) != l.signature {
 			return fmt.Errorf("table %s: %w", l.Name, ErrChanged)
@@ -139,16 +201,20 @@ func (l *Layout) Share(ctx context.Context, c *pgconn.PgConn) error {
 	return nil
 }
 
-// Sample reads the clock and the oldest transaction still running.
-func (s *Source) Sample(ctx context.Context) (time.Time, uint64, error) {
-	var at time.Time
-	var xmin int64
-	// The clock is read after the snapshot was taken: by then every transaction below its xmin had ended.
-	err := s.pool.QueryRow(ctx, `SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, clock_timestamp()`).Scan(&xmin, &at)
-	if err != nil {
-		return time.Time{}, 0, fmt.Errorf("sampling the transaction horizon: %w", err)
+// Sample reads the clock and the oldest transaction still running, on the primary where one is named: the transactions that had ended there by that time had ended by
+// it wherever its log is replayed, and it is the clock that a heartbeat has.
+func (s *Source) Sample(ctx context.Context) (At, error) {
+	var m moment
+	var err error
+	if s.primary != nil {
+		m, err = s.primary.now(ctx)
+	} else {
+		m, err = momentOf(ctx, s.pool)
 	}
-	return at.UTC(), uint64(xmin), nil
+	if err != nil {
+		return At{}, fmt.Errorf("sampling the transaction horizon: %w", err)
+	}
+	return At{Xmin: m.xmin, Time: m.clock, LSN: m.LSN, Standby: m.Standby, Timeline: m.Timeline}, nil
 }
 
 // Scan is what one reading of a range found.
@@ -231,7 +297,7 @@ type ScanOptions struct {
 // Load is how busy the source is.
 type Load struct {
 	Latency        time.Duration // of a query that does nothing
-	ReplicationLag time.Duration // of the standby furthest behind; 0 where there is none or it can't be seen
+	ReplicationLag time.Duration // of the standby furthest behind, or of the source itself where it is one; 0 where there is none or it can't be seen
 	ActiveSessions int
 }
 
@@ -244,7 +310,8 @@ func (s *Source) Load(ctx context.Context) (Load, error) {
 	}
 	l.Latency = time.Since(began)
 	var lag float64
-	err := s.pool.QueryRow(ctx, `SELECT coalesce((SELECT max(extract(epoch FROM replay_lag)) FROM pg_stat_replication), 0)::float8,
+	err := s.pool.QueryRow(ctx, `SELECT greatest((SELECT max(extract(epoch FROM replay_lag)) FROM pg_stat_replication),
+			CASE WHEN pg_last_wal_replay_lsn() < pg_last_wal_receive_lsn() THEN extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END, 0)::float8,
 		(SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid())`).Scan(&lag, &l.ActiveSessions)
 	if err != nil {
 		return Load{}, fmt.Errorf("measuring the source: %w", err)

@@ -40,10 +40,11 @@ func (s *Scanner) Answer(ctx context.Context, req *tricklepb.Envelope) *tricklep
 	}
 	refusal := &tricklepb.ErrorReply{Code: tricklepb.ErrorCode_ERROR_CODE_FAILED, Reason: err.Error()}
 	var unknown *unknownTableError
+	var unfenced *postgres.UnfencedError
 	switch {
 	case errors.Is(err, postgres.ErrUnstable):
 		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_UNSTABLE
-	case errors.Is(err, errUnfenced):
+	case errors.As(err, &unfenced):
 		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_UNFENCED
 	case errors.As(err, &unknown):
 		refusal.Code = tricklepb.ErrorCode_ERROR_CODE_UNKNOWN_TABLE
@@ -64,15 +65,9 @@ func lasting(err error) bool {
 	return strings.HasPrefix(state, "42") || strings.HasPrefix(state, "22")
 }
 
-// errUnfenced refuses to let a replica be corrected from a standby, which may be behind what CDC delivered.
-var errUnfenced = errors.New("the source is a standby, which may be behind what CDC has delivered: drift is reported, and nothing can be corrected from it")
-
 func (s *Scanner) answer(ctx context.Context, req *tricklepb.Envelope) (*tricklepb.Envelope, error) {
 	if hello := req.GetHelloRequest(); hello != nil {
 		return s.hello(ctx, req.GetTable(), hello)
-	}
-	if s.Identity.Standby {
-		return nil, errUnfenced
 	}
 	// The horizon is taken first: it must cover all that the asker's replica had been delivered when it was observed.
 	horizon, err := s.Source.Fence(ctx)
@@ -86,21 +81,25 @@ func (s *Scanner) answer(ctx context.Context, req *tricklepb.Envelope) (*trickle
 	var reply *tricklepb.Envelope
 	err = s.Source.Refetch(ctx, t.layout, postgres.Fenced{Horizon: horizon, Bound: unstableAfter}, func(c *pgconn.PgConn, at postgres.At) error {
 		reply = s.envelope(t, at)
-		return s.body(ctx, c, t, request{req, reply})
+		return s.body(ctx, c, t, request{req, reply, at})
 	})
 	return reply, err
 }
 
-type request struct{ req, reply *tricklepb.Envelope }
+// request is one that is being answered from a read of the source.
+type request struct {
+	req, reply *tricklepb.Envelope
+	at         postgres.At
+}
 
 func (s *Scanner) body(ctx context.Context, c *pgconn.PgConn, t *table, r request) error {
 	switch b := r.req.GetBody().(type) {
 	case *tricklepb.Envelope_KeyDigestsRequest:
-		return s.keyDigests(ctx, c, t, b.KeyDigestsRequest, r.reply)
+		return s.keyDigests(ctx, c, t, r)
 	case *tricklepb.Envelope_RefetchRequest:
 		q := b.RefetchRequest
 		rows, err := t.layout.Rows(ctx, c, message.KeysOf(q.GetKeys()), postgres.Want{
-			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, timeOf(q.GetSettledBefore())), Values: !q.GetDigestsOnly(),
+			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, r.at, timeOf(q.GetSettledBefore())), Values: !q.GetDigestsOnly(),
 		})
 		if err != nil {
 			return err
@@ -110,7 +109,7 @@ func (s *Scanner) body(ctx context.Context, c *pgconn.PgConn, t *table, r reques
 	case *tricklepb.Envelope_CopyRequest:
 		q := b.CopyRequest
 		page, err := t.layout.Range(ctx, c, message.RangeOf(q.GetRange()), limit(q.GetLimit()), postgres.Want{
-			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, timeOf(q.GetSettledBefore())), Values: true,
+			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, r.at, timeOf(q.GetSettledBefore())), Values: true,
 		})
 		if err != nil {
 			return err
@@ -131,10 +130,11 @@ func (s *Scanner) body(ctx context.Context, c *pgconn.PgConn, t *table, r reques
 	}
 }
 
-func (s *Scanner) keyDigests(ctx context.Context, c *pgconn.PgConn, t *table, q *tricklepb.KeyDigestsRequest, reply *tricklepb.Envelope) error {
+func (s *Scanner) keyDigests(ctx context.Context, c *pgconn.PgConn, t *table, r request) error {
+	q := r.req.GetKeyDigestsRequest()
 	rng, kind := message.RangeOf(q.GetRange()), digest.Kind(q.GetDigest())
 	body := &tricklepb.KeyDigestsReply{Range: rng.Proto()}
-	reply.Body = &tricklepb.Envelope_KeyDigestsReply{KeyDigestsReply: body}
+	r.reply.Body = &tricklepb.Envelope_KeyDigestsReply{KeyDigestsReply: body}
 	if e := q.GetExpected(); e != nil {
 		print, err := t.layout.Thumbprint(ctx, c, rng, nil, kind)
 		if err != nil {
@@ -145,7 +145,7 @@ func (s *Scanner) keyDigests(ctx context.Context, c *pgconn.PgConn, t *table, q 
 			return nil
 		}
 	}
-	page, err := t.layout.Range(ctx, c, rng, limit(q.GetLimit()), postgres.Want{Digest: kind, Settled: s.settled(t, timeOf(q.GetSettledBefore()))})
+	page, err := t.layout.Range(ctx, c, rng, limit(q.GetLimit()), postgres.Want{Digest: kind, Settled: s.settled(t, r.at, timeOf(q.GetSettledBefore()))})
 	if err != nil {
 		return err
 	}

@@ -44,8 +44,10 @@ func (s *Scanner) Scan(ctx context.Context, job Job) (Scanned, error) {
 	r := reading{t: t, job: job, kind: kind, size: p.RangeRows}
 	began := time.Now()
 	err = s.Source.Read(ctx, t.layout, func(c *pgconn.PgConn, at postgres.At) error {
-		r.at = at
-		r.options = postgres.ScanOptions{Digest: kind, Settled: s.quiet(t, at.Time.Add(-time.Duration(p.Quiet))), Everything: job.Complete, Known: known(job.Range, t.layout, kind)}
+		r.at, r.rows, r.pieces = at, nil, nil // it may be read again
+		r.options = postgres.ScanOptions{
+			Digest: kind, Settled: s.quiet(t, at, at.Time.Add(-time.Duration(p.Quiet))), Everything: job.Complete, Known: r.known(),
+		}
 		return r.read(ctx, c)
 	})
 	out := Scanned{SourceTime: time.Since(began)}
@@ -73,14 +75,6 @@ func (s *Scanner) Scan(ctx context.Context, job Job) (Scanned, error) {
 	return out, nil
 }
 
-// known is what the last reading of a range still tells, nil where it tells nothing: another digest or schema, or rows that were left out.
-func known(r cursor.Range, l *postgres.Layout, kind digest.Kind) *postgres.Known {
-	if r.Xmin == 0 || r.Digest != kind || r.Schema != l.Schema.GetFingerprint() || !r.CompleteAt.Equal(r.VerifiedAt) {
-		return nil
-	}
-	return &postgres.Known{Print: digest.Thumbprint{Rows: r.Rows, Sum: r.Sum}, Xmin: r.Xmin}
-}
-
 // reading is one range being read in one snapshot.
 type reading struct {
 	t       *table
@@ -93,6 +87,19 @@ type reading struct {
 	scan   postgres.Scan
 	rows   []postgres.Row
 	pieces []cursor.Range
+}
+
+// known is what the last reading of the range still tells, nil where it tells nothing: another digest, schema or timeline, or rows that were left out.
+func (r *reading) known() *postgres.Known {
+	last := r.job.Range
+	if last.Xmin == 0 || last.Digest != r.kind || last.Schema != r.t.layout.Schema.GetFingerprint() || !last.CompleteAt.Equal(last.VerifiedAt) {
+		return nil
+	}
+	// Beyond a failover the same transaction number may be another transaction's.
+	if last.Timeline == 0 || last.Timeline != r.at.Timeline {
+		return nil
+	}
+	return &postgres.Known{Print: digest.Thumbprint{Rows: last.Rows, Sum: last.Sum}, Xmin: last.Xmin}
 }
 
 func (r *reading) read(ctx context.Context, c *pgconn.PgConn) error {
@@ -145,6 +152,7 @@ func (r *reading) verified() cursor.Range {
 	if r.scan.Unchanged {
 		out.Xmin = r.job.Range.Xmin // the reading that the sum is of
 	}
+	out.Timeline = r.at.Timeline
 	out.Schema, out.Digest, out.VerifiedAt = r.t.layout.Schema.GetFingerprint(), r.kind, r.at.Time
 	if len(r.scan.LeftOut) == 0 {
 		out.CompleteAt = r.at.Time

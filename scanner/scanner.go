@@ -243,23 +243,24 @@ func (s *Scanner) failed(name string, err error) error {
 	return explain(postgres.ParseName(name), err)
 }
 
-// Sample reads the source's clock and oldest running transaction.
+// Sample reads the clock and the oldest running transaction of the server that is written to.
 func (s *Scanner) Sample(ctx context.Context) (cursor.Sample, error) {
-	at, xmin, err := s.Source.Sample(ctx)
+	at, err := s.Source.Sample(ctx)
 	if err != nil {
 		return cursor.Sample{}, err
 	}
-	sample := cursor.Sample{At: at, Xmin: xmin}
+	sample := cursor.Sample{At: at.Time, Xmin: at.Xmin, Timeline: at.Timeline}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.newest.At.IsZero() {
+	if s.newest.At.IsZero() || s.newest.Timeline != sample.Timeline {
 		s.newest = sample // the first one stands in until memory reaches back far enough
 	}
 	return sample, nil
 }
 
-// settled tells rows whose writers had ended by a time. Zero: none.
-func (s *Scanner) settled(t *table, by time.Time) postgres.Settled {
+// settled tells rows whose writers had ended by a time. Zero: none. A sample of another timeline tells nothing: a promoted standby gives transactions numbers
+// that the old primary may have given to others.
+func (s *Scanner) settled(t *table, at postgres.At, by time.Time) postgres.Settled {
 	if by.IsZero() {
 		return postgres.Settled{}
 	}
@@ -267,13 +268,16 @@ func (s *Scanner) settled(t *table, by time.Time) postgres.Settled {
 		return postgres.Settled{Column: t.rules.QuietColumn, Before: by.Format(time.RFC3339Nano)}
 	}
 	sample, _ := s.Samples.Before(by)
+	if sample.Timeline != at.Timeline {
+		return postgres.Settled{}
+	}
 	return postgres.Settled{Xmin: sample.Xmin}
 }
 
 // quiet is settled for a scan: until samples reach back far enough, whatever was written before the first one counts as quiet. That costs no
 // safety: quietness only spares the replica suspects that would resolve themselves.
-func (s *Scanner) quiet(t *table, by time.Time) postgres.Settled {
-	q := s.settled(t, by)
+func (s *Scanner) quiet(t *table, at postgres.At, by time.Time) postgres.Settled {
+	q := s.settled(t, at, by)
 	if q.Column == "" && q.Xmin == 0 {
 		s.mu.Lock()
 		defer s.mu.Unlock()

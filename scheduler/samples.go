@@ -41,10 +41,14 @@ func (s *Samples) find(t time.Time) (int, bool) {
 }
 
 // add takes a sample in and forgets what is older than keep. When there are too many, samples are left out evenly: an older sample than
-// there could be is cautious, never wrong. A clock that was set back makes what it has passed unusable, so that goes too.
+// there could be is cautious, never wrong. A clock that was set back makes what it has passed unusable, so that goes too; and so does all that is of
+// another timeline, whose transactions are others.
 func (s *Samples) add(sample cursor.Sample, keep time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n := len(s.oldest); n > 0 && sample.Timeline != s.oldest[n-1].Timeline {
+		s.oldest = nil
+	}
 	i, _ := s.find(sample.At)
 	s.oldest = append(s.oldest[:i], sample)
 	// The last sample that is older than keep stays: it is the one that Before finds for keep ago.

@@ -224,6 +224,7 @@ func (s *Scheduler) save(ctx context.Context, change cursor.Change) error {
 // sample takes samples until ctx ends.
 func (s *Scheduler) sample(ctx context.Context) {
 	var saved time.Time
+	failing := false
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		quiet := time.Duration(s.policy.Quiet)
@@ -232,9 +233,11 @@ func (s *Scheduler) sample(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil:
-			s.log.Warn("no sample of the source's transactions", "err", err)
-		default:
+		case err != nil && !failing:
+			failing = true
+			s.log.Warn("no sample of the source's transactions: what is written now counts as quiet late", "err", err)
+		case err == nil:
+			failing = false
 			s.samples.add(sample, quiet+sampleSlack)
 		}
 		// The memory is written as a whole, so the longer it is the less often.

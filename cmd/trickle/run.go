@@ -13,7 +13,8 @@ func runCommand(f *command.Flags) *cobra.Command {
 	c := &cobra.Command{
 		Use: "run --policy FILE", Short: "Verify: publish over Kafka, or with --replica do both sides in this process", Args: cobra.NoArgs,
 		Example: "  trickle run --policy policy.yaml --source postgres://… --brokers kafka:9092\n" +
-			"  trickle run --policy policy.yaml --source postgres://… --replica postgres://…      # no Kafka",
+			"  trickle run --policy policy.yaml --source postgres://… --replica postgres://…      # no Kafka\n" +
+			"  trickle run --policy policy.yaml --source postgres://standby/… --primary postgres://primary/…   # read a standby",
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := f.Settings()
 			if err != nil {
@@ -30,6 +31,7 @@ func runCommand(f *command.Flags) *cobra.Command {
 	}
 	f.Policy(c)
 	f.Source(c)
+	f.Primary(c)
 	f.Replica(c)
 	f.Brokers(c)
 	f.Consumer(c)

@@ -182,6 +182,10 @@ func Single(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	primary, err := s.openPrimary(ctx, &st, sourceID)
+	if err != nil {
+		return err
+	}
 	rep, replicaID, err := s.openReplica(ctx, &st)
 	if err != nil {
 		return err
@@ -203,7 +207,7 @@ func Single(ctx context.Context, s Settings) error {
 			s.Log.Error("saving the cursors", "err", err)
 		}
 	})
-	pub, err := newPublisher(ctx, s, p, sourceWiring{source, sourceID, bus, store})
+	pub, err := newPublisher(ctx, s, p, sourceWiring{source, primary, sourceID, bus, store})
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ type CursorStore interface {
 
 func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWiring) (*publisher, error) {
 	samples := new(scheduler.Samples)
-	source := postgres.NewSource(w.pool)
+	source := postgres.NewStandbySource(w.pool, w.primary)
 	scan := scanner.New(p, scanner.Parts{Source: source, Identity: w.identity, Sender: w.bus, Codec: s.codec(), Samples: samples, Log: s.Log})
 	if err := usable(ctx, scan); err != nil {
 		return nil, err
@@ -72,11 +72,7 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 		server: sidechannel.NewServer(w.bus, s.codec(), scan, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
 	}
 	if p.Gate.Heartbeat.Enabled {
-		pub.beat = heartbeat.New(w.pool, p.Gate.Heartbeat.Table, p.Pipeline)
-		if w.identity.Standby {
-			return nil, errors.New("the heartbeat can't be written on a standby: point --source at the primary, or set gate.assume_lag")
-		}
-		if err := pub.beat.Create(ctx); err != nil {
+		if pub.beat, err = heart(ctx, p, w); err != nil {
 			return nil, err
 		}
 	}
@@ -86,6 +82,7 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 // sourceWiring is what a publisher is built upon.
 type sourceWiring struct {
 	pool     *pgxpool.Pool
+	primary  *pgxpool.Pool // nil: none is named
 	identity postgres.Identity
 	bus      transport.Bus
 	store    CursorStore
@@ -150,7 +147,11 @@ func Publisher(ctx context.Context, s Settings) error {
 		return err
 	}
 	store := cursor.NewTopic(g.bus, message.Topics{Pipeline: g.policy.Pipeline}.Cursors(), s.Log)
-	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, g.identity, g.bus, store})
+	primary, err := s.openPrimary(ctx, &st, g.identity)
+	if err != nil {
+		return err
+	}
+	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, primary, g.identity, g.bus, store})
 	if err != nil {
 		return err
 	}

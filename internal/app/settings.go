@@ -29,6 +29,8 @@ import (
 type Settings struct {
 	PolicyFile string
 	SourceDSN  string
+	// PrimaryDSN names the server that the source is a standby of; empty where it is none, or nothing shall be corrected.
+	PrimaryDSN string
 	ReplicaDSN string
 	Brokers    []string
 	// Consumer names the replica in topics and groups; empty: made of the replica's identity.
@@ -73,7 +75,7 @@ func (s Settings) LoadPolicy() (*policy.Policy, error) {
 func (s Settings) codec() message.Codec { return message.Codec{Secret: []byte(s.SigningKey)} }
 
 func (s Settings) openSource(ctx context.Context, st *stack) (*pgxpool.Pool, postgres.Identity, error) {
-	return open(ctx, st, s.SourceDSN, postgres.Options{Role: "source", Setting: "--source or TRICKLE_SOURCE_DSN", MaxConns: 12})
+	return open(ctx, st, s.SourceDSN, postgres.Options{Role: "source", Setting: "--source or TRICKLE_SOURCE_DSN", MaxConns: 12, Failover: true})
 }
 
 func (s Settings) openReplica(ctx context.Context, st *stack) (*pgxpool.Pool, postgres.Identity, error) {

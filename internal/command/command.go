@@ -127,6 +127,11 @@ func (f *Flags) Source(c *cobra.Command) {
 	c.Flags().StringVar(&f.settings.SourceDSN, "source", "", "`DSN` of the source database (TRICKLE_SOURCE_DSN)")
 }
 
+// Primary adds --primary.
+func (f *Flags) Primary(c *cobra.Command) {
+	c.Flags().StringVar(&f.settings.PrimaryDSN, "primary", "", "`DSN` of the primary, where --source is a standby of it: it is asked how far it is and takes the heartbeat, and no table is read there (TRICKLE_PRIMARY_DSN)")
+}
+
 // Replica adds --replica.
 func (f *Flags) Replica(c *cobra.Command) {
 	c.Flags().StringVar(&f.settings.ReplicaDSN, "replica", "", "`DSN` of the replica database (TRICKLE_REPLICA_DSN)")
@@ -160,6 +165,9 @@ func (f *Flags) Settings() (app.Settings, error) {
 	s := f.settings
 	if s.SourceDSN == "" {
 		s.SourceDSN = os.Getenv("TRICKLE_SOURCE_DSN")
+	}
+	if s.PrimaryDSN == "" {
+		s.PrimaryDSN = os.Getenv("TRICKLE_PRIMARY_DSN")
 	}
 	if s.ReplicaDSN == "" {
 		s.ReplicaDSN = os.Getenv("TRICKLE_REPLICA_DSN")

@@ -34,14 +34,16 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 type pair struct {
 	t        *testing.T
 	src, dst *pgxpool.Pool
-	scanner  *scanner.Scanner
-	detector *detector.Detector
-	resync   *resync.Runner
-	ledger   *ledger.Ledger
-	replica  *replica.Replica
-	policy   *policy.Policy
-	beat     *beat
-	sent     []*tricklepb.Envelope
+	// reads is what the publisher reads and primary what it asks for the fence; where nil, src and nobody.
+	reads, primary *pgxpool.Pool
+	scanner        *scanner.Scanner
+	detector       *detector.Detector
+	resync         *resync.Runner
+	ledger         *ledger.Ledger
+	replica        *replica.Replica
+	policy         *policy.Policy
+	beat           *beat
+	sent           []*tricklepb.Envelope
 
 	mu      sync.Mutex
 	samples []cursor.Sample
@@ -103,17 +105,22 @@ func newPairOn(t *testing.T, policyText string, n int, src, dst string) *pair {
 	}
 	p := &pair{t: t, policy: pol, beat: &beat{timeline: 1}} // a server that was never promoted is on timeline 1
 	p.src, p.dst = open(t, src), open(t, dst)
-	for _, pool := range []*pgxpool.Pool{p.src, p.dst} {
-		p.exec(pool, `CREATE TABLE t (id bigint PRIMARY KEY, v text)`)
-		p.exec(pool, `INSERT INTO t SELECT i, 'value ' || i FROM generate_series(1, $1::int) AS i`, n)
-	}
+	p.fill(n)
 	p.wire()
 	return p
 }
 
+func (p *pair) fill(n int) {
+	p.t.Helper()
+	for _, pool := range []*pgxpool.Pool{p.src, p.dst} {
+		p.exec(pool, `CREATE TABLE t (id bigint PRIMARY KEY, v text)`)
+		p.exec(pool, `INSERT INTO t SELECT i, 'value ' || i FROM generate_series(1, $1::int) AS i`, n)
+	}
+}
+
 func open(t *testing.T, dsn string) *pgxpool.Pool {
 	t.Helper()
-	pool, err := postgres.Open(t.Context(), dsn, postgres.Options{Role: "test", Setting: "the test"})
+	pool, err := postgres.Open(t.Context(), dsn, postgres.Options{Role: "test", Setting: "the test", Failover: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +132,11 @@ func (p *pair) wire() {
 	p.t.Helper()
 	ctx := p.t.Context()
 	log := slog.New(slog.NewTextHandler(p.t.Output(), nil))
-	sourceID, err := postgres.Identify(ctx, p.src)
+	reads := p.reads
+	if reads == nil {
+		reads = p.src
+	}
+	sourceID, err := postgres.Identify(ctx, reads)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -134,7 +145,7 @@ func (p *pair) wire() {
 		p.t.Fatal(err)
 	}
 	p.scanner = scanner.New(p.policy, scanner.Parts{
-		Source: postgres.NewSource(p.src), Identity: sourceID, Sender: p, Samples: current{p}, Log: log,
+		Source: postgres.NewStandbySource(reads, p.primary), Identity: sourceID, Sender: p, Samples: current{p}, Log: log,
 	})
 	p.ledger = ledger.New(p.dst, p.policy.Pipeline)
 	if err := p.ledger.Migrate(ctx); err != nil {

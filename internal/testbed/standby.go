@@ -76,6 +76,16 @@ func (p *Postgres) SetSynchronousStandby(ctx context.Context, name string) error
 	return p.await(ctx, `SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND sync_state = 'sync')`, name)
 }
 
+// Detach ends a standby's streaming for good: what its primary commits from now on is lost to it.
+func (p *Postgres) Detach(ctx context.Context) error {
+	for _, sql := range []string{"ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()"} {
+		if err := p.exec(ctx, superuser, sql); err != nil {
+			return fmt.Errorf("detach: %w", err)
+		}
+	}
+	return p.await(ctx, "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)")
+}
+
 // Promote makes a standby a primary of a new timeline, and returns once it takes writes. What it was a standby of is left as it is: stop that one first for a
 // failover, or leave it running for two servers that both believe to be the primary.
 func (p *Postgres) Promote(ctx context.Context) error {
