@@ -1,10 +1,11 @@
-// Package cursor is where every scan stands, durably: which ranges a table is cut into, when each was last verified and what it
+// Package cursor is where every scan stands, durably: how tables are cut into spans and ranges, when each range was last verified and what it
 // summed up to.
 //
-// It decides how that memory is stored, never what to scan. What always holds: Load returns what was saved last, as far as it had
-// become durable; saving the same change twice is harmless; new ranges are stored before old ones are removed, so that a kill in
-// between leaves ranges that overlap and no hole. When a store loses its last moments, or all of it, nothing is wrong: ranges are
-// verified again.
+// The memory is kept in shares, and so is the work: a share has one owner at a time, who alone writes it, and whoever comes after him goes on from
+// it. It decides how that memory is stored and who owns what of it, never what to scan. What always holds: Load returns what was saved last, as
+// far as it had become durable; saving the same change twice is harmless; new ranges are stored before old ones are removed, so that a kill in
+// between leaves ranges that overlap and no hole; once a share was loaded, whatever an earlier owner still writes into it counts for nothing.
+// When a store loses its last moments, or all of it, nothing is wrong: ranges are verified again.
 package cursor
 
 import (
@@ -29,16 +30,18 @@ type Range struct {
 	Schema     uint64        `json:"schema"`
 	Digest     digest.Kind   `json:"digest"`
 	VerifiedAt time.Time     `json:"verified_at"`
-	CompleteAt time.Time     `json:"complete_at"` // the last reading that left no row out
+	CompleteAt time.Time     `json:"complete_at"`    // the last reading that left no row out
+	Plan       uint64        `json:"plan,omitempty"` // version of the plan that its span is of
 }
 
-// Table is how far the scan of a table has come.
+// Table is how far the scan of a table, or of its span in this share, has come.
 type Table struct {
 	Name    string      `json:"name"`
 	Cycle   uint64      `json:"cycle"`
 	Started time.Time   `json:"started"` // when the cycle began
 	Digest  digest.Kind `json:"digest"`
 	Paused  string      `json:"paused,omitempty"` // why it is not scanned; empty when it is
+	Plan    uint64      `json:"plan,omitempty"`   // version of the plan that its span is of
 }
 
 // Sample pairs a wall time with the oldest transaction that was running at the source then.
@@ -48,12 +51,13 @@ type Sample struct {
 	Timeline uint32    `json:"timeline"` // whose transactions these are; 0: unknown
 }
 
-// State is everything that is remembered.
+// State is everything that is remembered in a share.
 type State struct {
 	Source  string             `json:"source"` // the source it is about, "<system identifier>/<database>"
 	Tables  map[string]Table   `json:"tables"`
 	Ranges  map[string][]Range `json:"ranges"` // by table, in any order
 	Samples []Sample           `json:"samples"`
+	Board   Board              `json:"-"` // of share 0 where there are several
 }
 
 // Change is what Save adds to the state. What is empty stays as it is.
@@ -64,6 +68,8 @@ type Change struct {
 	Removed       []Range // by table and id
 	DroppedTables []string
 	Samples       []Sample // replaces all samples unless nil
+	Plans         []Plan   // share 0 only; new or replaced, by table
+	DroppedPlans  []string // with their reports
 }
 
 // book is a state that changes are applied to. Its zero value is empty.
@@ -72,6 +78,7 @@ type book struct {
 	tables  map[string]Table
 	ranges  map[string]map[uint64]Range
 	samples []Sample
+	board   Board
 }
 
 func (b *book) apply(c Change) {
@@ -103,6 +110,13 @@ func (b *book) apply(c Change) {
 	if c.Samples != nil {
 		b.samples = slices.Clone(c.Samples)
 	}
+	for _, table := range c.DroppedPlans {
+		delete(b.board.Plans, table)
+		delete(b.board.Reports, table)
+	}
+	for _, p := range c.Plans {
+		b.board.Put(p)
+	}
 }
 
 // state returns a copy; ranges come by id, so that the same book always gives the same state.
@@ -112,6 +126,7 @@ func (b *book) state() State {
 		Tables:  make(map[string]Table, len(b.tables)),
 		Ranges:  make(map[string][]Range, len(b.ranges)),
 		Samples: slices.Clone(b.samples),
+		Board:   b.board.clone(),
 	}
 	maps.Copy(s.Tables, b.tables)
 	for table, byID := range b.ranges {

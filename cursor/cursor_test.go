@@ -47,8 +47,25 @@ func opened(t testing.TB, kind string, dir string) func() store {
 		}
 	default:
 		bus := transport.NewMemory(transport.MemoryOptions{})
-		return func() store { return cursor.NewTopic(bus, "shop.cursors", slog.New(slog.DiscardHandler)) }
+		return func() store { return openShare(t, bus, slog.New(slog.DiscardHandler)) }
 	}
+}
+
+// only is a topic's only share.
+type only struct{ *cursor.Topic }
+
+func (o only) Load(ctx context.Context) (cursor.State, error)  { return o.Topic.Load(ctx, 0) }
+func (o only) Save(ctx context.Context, c cursor.Change) error { return o.Topic.Save(ctx, 0, c) }
+
+// openShare opens a topic of one partition and takes it over.
+func openShare(t testing.TB, bus transport.Bus, log *slog.Logger) only {
+	t.Helper()
+	topic, err := cursor.OpenTopic(t.Context(), bus, cursor.TopicOptions{Name: "c", Group: "c", Partitions: 1, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	load(t, only{topic})
+	return only{topic}
 }
 
 func load(t testing.TB, s store) cursor.State {
@@ -266,11 +283,11 @@ func TestUnreadableRecordsAreLeftOutAndReported(t *testing.T) {
 	t.Parallel()
 	bus := transport.NewMemory(transport.MemoryOptions{})
 	var log bytes.Buffer
-	s := cursor.NewTopic(bus, "c", slog.New(slog.NewTextHandler(&log, nil)))
-	load(t, s)
+	s := openShare(t, bus, slog.New(slog.NewTextHandler(&log, nil)))
 	save(t, s, cursor.Change{Source: "x", Ranges: []cursor.Range{{ID: 1, Table: "a"}, {ID: 2, Table: "a"}}})
 	for key, value := range map[string]string{
 		"range/1/a": "{", "range/3/a": `{"id":4,"table":"a"}`, "table/a": `{"name":"b"}`, "nonsense": "1", "samples": `"x"`,
+		"plan/a": `{"table":"b"}`, "report/1/a": `{"table":"a","span":2}`, "claim/x": `{"id":"y"}`, "range/1": "",
 	} {
 		if err := bus.Send(t.Context(), transport.Record{Topic: "c", Key: []byte(key), Value: []byte(value)}); err != nil {
 			t.Fatal(err)
@@ -280,7 +297,7 @@ func TestUnreadableRecordsAreLeftOutAndReported(t *testing.T) {
 	if got.Source != "x" || len(got.Tables) != 0 || len(got.Ranges["a"]) != 1 || got.Ranges["a"][0].ID != 2 {
 		t.Errorf("got %+v", got)
 	}
-	if n := strings.Count(log.String(), "unreadable"); n != 5 {
+	if n := strings.Count(log.String(), "unreadable"); n != 9 {
 		t.Errorf("%d reports:\n%s", n, &log)
 	}
 }

@@ -1,186 +1,326 @@
 package cursor
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
+	"time"
 
 	"github.com/trickle-verify/trickle/transport"
 )
 
-// Keys of the topic's records: one for each thing that changes by itself.
-const (
-	keySource  = "source"
-	keySamples = "samples"
-	keyTable   = "table/"
-	keyRange   = "range/" // then the id, a slash and the table
-)
+// BoardShare is the share whose owner plans for all, and which all follow.
+const BoardShare = 0
 
-// Topic keeps the state in a compacted topic of one partition. A record that it can't read is logged and left out: the ranges it stood
-// for are missing in the state, and whoever loads it cuts and verifies that part of the table again.
+// guardEvery is how often it is looked up that nobody else has claimed a share that is ours.
+const guardEvery = 15 * time.Second
+
+// Bus is what the topic store needs of a transport.
+type Bus interface {
+	Ensure(ctx context.Context, topics ...transport.TopicSpec) error
+	Partitions(ctx context.Context, topic string) (int, error)
+	SendTo(ctx context.Context, partition int32, records ...transport.Record) error
+	Since(ctx context.Context, topic string, partition int32, offset int64) ([]transport.Record, int64, error)
+	Own(ctx context.Context, group, topic string) (transport.Ownership, error)
+}
+
+// TopicOptions of a Topic.
+type TopicOptions struct {
+	Name       string
+	Group      string // of the publishers
+	Partitions int32  // of the topic, if it has to be created; a topic that exists keeps what it has
+	Owner      string // names this publisher to people
+	Log        *slog.Logger
+}
+
+// Topic keeps the state in a compacted topic, a share in each partition. Publishers divide the partitions among them by the group's own
+// protocol; one that dies is missed within the session timeout. A record that it can't read is logged and left out: the ranges it stood for are
+// missing in the state, and whoever loads it cuts and verifies that part of the table again.
 type Topic struct {
-	bus    transport.Bus
-	name   string
-	logger *slog.Logger
+	bus     Bus
+	options TopicOptions
+	count   int
+	owning  transport.Ownership
 
-	mu     sync.Mutex
-	ranges map[string]map[uint64]struct{} // what the topic holds, by table; nil before Load
+	mu      sync.Mutex
+	held    map[int]*holding
+	usurped map[int]uint64 // how often a share that was ours was claimed by another
+	board   *page
+	guarded time.Time
 }
 
-// NewTopic uses the topic of that name, which Load creates if need be.
-func NewTopic(bus transport.Bus, name string, logger *slog.Logger) *Topic {
-	return &Topic{bus: bus, name: name, logger: logger}
+// holding is a share that was taken over.
+type holding struct {
+	claim  string
+	page   *page                          // without its book, once that was handed out
+	ranges map[string]map[uint64]struct{} // what the share holds, for the day their table is dropped
 }
 
-// Load reads the topic.
-func (t *Topic) Load(ctx context.Context) (State, error) {
+// OpenTopic creates the topic if need be and joins the group. Close it after use.
+func OpenTopic(ctx context.Context, bus Bus, o TopicOptions) (*Topic, error) {
+	t, err := newTopic(ctx, bus, o)
+	if err != nil {
+		return nil, err
+	}
+	if t.owning, err = bus.Own(ctx, o.Group, o.Name); err != nil {
+		return nil, fmt.Errorf("sharing cursors: %w", err)
+	}
+	return t, nil
+}
+
+func newTopic(ctx context.Context, bus Bus, o TopicOptions) (*Topic, error) {
+	spec := transport.TopicSpec{Name: o.Name, Partitions: o.Partitions, Compacted: true}
+	if err := bus.Ensure(ctx, spec); err != nil {
+		return nil, fmt.Errorf("opening cursors: %w", err)
+	}
+	count, err := bus.Partitions(ctx, o.Name)
+	if err != nil {
+		return nil, fmt.Errorf("opening cursors: %w", err)
+	}
+	return &Topic{bus: bus, options: o, count: count, held: map[int]*holding{}, usurped: map[int]uint64{}, board: new(page)}, nil
+}
+
+// Close leaves the group; every Save was durable when it returned.
+func (t *Topic) Close() error { return t.owning.Close() }
+
+// Shares returns this publisher's part. Partitions that were added to the topic since it was opened are left out.
+func (t *Topic) Shares() (Shares, error) {
+	owned, changed, err := t.owning.Owned()
+	if err != nil {
+		return Shares{}, fmt.Errorf("sharing cursors: %w", err)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.load(ctx)
+	out := Shares{Of: t.count, Mine: map[int]uint64{}, Changed: changed}
+	for id, term := range owned {
+		if share := int(id); share < t.count {
+			out.Mine[share] = term + t.usurped[share]
+		}
+	}
+	return out, nil
 }
 
-func (t *Topic) load(ctx context.Context) (State, error) {
-	spec := transport.TopicSpec{Name: t.name, Partitions: 1, Compacted: true}
-	if err := t.bus.Ensure(ctx, spec); err != nil {
-		return State{}, fmt.Errorf("loading cursors: %w", err)
-	}
-	records, err := t.bus.Replay(ctx, t.name)
-	if err != nil {
-		return State{}, fmt.Errorf("loading cursors: %w", err)
-	}
-	var b book
-	t.ranges = map[string]map[uint64]struct{}{}
-	for _, r := range records {
-		c, err := decode(string(r.Key), r.Value)
+// Load takes a share over and returns what it holds: whatever an earlier owner writes from here on counts no more.
+func (t *Topic) Load(ctx context.Context, share int) (State, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.held, share)
+	p, mine := new(page), ""
+	for {
+		if err := t.read(ctx, share, p); err != nil {
+			return State{}, err
+		}
+		if mine != "" && p.inForce == mine {
+			break
+		}
+		if owned, _, err := t.owning.Owned(); err != nil || owned[int32(share)] == 0 {
+			return State{}, cmp.Or(err, ErrNotMine)
+		}
+		mine = rand.Text()
+		claim := Claim{ID: mine, After: p.inForce, Owner: t.options.Owner, At: time.Now().UTC()}
+		record, err := t.put(keyClaim+mine, claim)
 		if err != nil {
-			t.logger.Warn("a cursor is unreadable and left out", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset,
-				"key", string(r.Key), "err", err)
-			continue
+			return State{}, err
 		}
-		b.apply(c)
-		t.note(c)
+		if err := t.bus.SendTo(ctx, int32(share), record); err != nil {
+			return State{}, fmt.Errorf("claiming share %d of the cursors: %w", share, err)
+		}
 	}
-	return b.state(), nil
+	var past []transport.Record
+	for _, id := range p.past() {
+		past = append(past, t.remove(keyClaim+id))
+	}
+	if err := t.bus.SendTo(ctx, int32(share), past...); err != nil {
+		return State{}, fmt.Errorf("claiming share %d of the cursors: %w", share, err)
+	}
+	state := p.book.state()
+	h := &holding{claim: mine, page: p, ranges: map[string]map[uint64]struct{}{}}
+	for _, ranges := range state.Ranges {
+		h.note(Change{Ranges: ranges})
+	}
+	p.book = book{}
+	t.held[share] = h
+	return state, nil
 }
 
-// note keeps track of the ranges that the topic holds, for the day their table is dropped.
-func (t *Topic) note(c Change) {
-	for _, r := range c.Ranges {
-		if t.ranges[r.Table] == nil {
-			t.ranges[r.Table] = map[uint64]struct{}{}
+// read reads on in a partition, up to its present end.
+func (t *Topic) read(ctx context.Context, share int, p *page) error {
+	records, next, err := t.bus.Since(ctx, t.options.Name, int32(share), p.next)
+	if err != nil {
+		return fmt.Errorf("reading cursors: %w", err)
+	}
+	p.next = next
+	for _, r := range records {
+		if err := p.read(r); err != nil {
+			t.options.Log.Warn("a cursor is unreadable and left out", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset,
+				"key", string(r.Key), "err", err)
 		}
-		t.ranges[r.Table][r.ID] = struct{}{}
+	}
+	return nil
+}
+
+// note keeps track of the ranges that the share holds.
+func (h *holding) note(c Change) {
+	for _, table := range c.DroppedTables {
+		delete(h.ranges, table)
+	}
+	for _, r := range c.Ranges {
+		if h.ranges[r.Table] == nil {
+			h.ranges[r.Table] = map[uint64]struct{}{}
+		}
+		h.ranges[r.Table][r.ID] = struct{}{}
 	}
 	for _, r := range c.Removed {
-		delete(t.ranges[r.Table], r.ID)
+		delete(h.ranges[r.Table], r.ID)
 	}
 }
 
-// Save sends the change and returns once it is durable. It loads first if nobody has.
-func (t *Topic) Save(ctx context.Context, c Change) error {
+// Save sends the change to a share that was loaded and returns once it is durable.
+func (t *Topic) Save(ctx context.Context, share int, c Change) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ranges == nil {
-		if _, err := t.load(ctx); err != nil {
-			return err
-		}
+	h := t.held[share]
+	if h == nil {
+		return fmt.Errorf("saving cursors of share %d: %w", share, ErrNotMine)
 	}
-	records, err := t.encode(c)
+	records, err := t.encode(h, c)
 	if err != nil || len(records) == 0 {
 		return err
 	}
-	if err := t.bus.Send(ctx, records...); err != nil {
+	if err := t.bus.SendTo(ctx, int32(share), records...); err != nil {
 		return fmt.Errorf("saving cursors: %w", err)
 	}
-	for _, table := range c.DroppedTables {
-		delete(t.ranges, table)
-	}
-	t.note(c)
+	h.note(c)
 	return nil
+}
+
+// Follow reads what is new on the board. Now and then it also makes sure that shares that were loaded are still ours: one that another has
+// claimed, though the group has given it to us again since, begins a new term.
+func (t *Topic) Follow(ctx context.Context) (Board, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.read(ctx, BoardShare, t.board); err != nil {
+		return Board{}, err
+	}
+	t.board.book = book{board: t.board.book.board} // the rest is its owner's business
+	if time.Since(t.guarded) >= guardEvery {
+		t.guarded = time.Now()
+		for share, h := range t.held {
+			if err := t.read(ctx, share, h.page); err != nil {
+				return Board{}, err
+			}
+			h.page.book = book{}
+			if h.page.inForce != h.claim {
+				t.options.Log.Warn("a share of the cursors was claimed by another publisher", "share", share, "by", h.page.claims[h.page.inForce].Owner)
+				delete(t.held, share)
+				t.usurped[share]++
+			}
+		}
+	}
+	return t.board.book.board.clone(), nil
+}
+
+// Report puts reports on the board, which everybody may.
+func (t *Topic) Report(ctx context.Context, reports ...Report) error {
+	var out []transport.Record
+	for _, r := range reports {
+		record, err := t.put(reportKey(r.Table, r.Span), r)
+		if err != nil {
+			return err
+		}
+		out = append(out, record)
+	}
+	if err := t.bus.SendTo(ctx, BoardShare, out...); err != nil {
+		return fmt.Errorf("reporting: %w", err)
+	}
+	return nil
+}
+
+func (t *Topic) put(key string, v any) (transport.Record, error) {
+	value, err := json.Marshal(v)
+	if err != nil {
+		return transport.Record{}, fmt.Errorf("saving cursor %s: %w", key, err)
+	}
+	return transport.Record{Topic: t.options.Name, Key: []byte(key), Value: value}, nil
+}
+
+func (t *Topic) remove(key string) transport.Record {
+	return transport.Record{Topic: t.options.Name, Key: []byte(key)}
 }
 
 // encode puts dropped tables first, as a change may drop a table and begin it anew, and removed ranges last, so that a kill in between
 // leaves no hole.
-func (t *Topic) encode(c Change) ([]transport.Record, error) {
+func (t *Topic) encode(h *holding, c Change) ([]transport.Record, error) {
 	var out []transport.Record
-	remove := func(key string) {
-		out = append(out, transport.Record{Topic: t.name, Key: []byte(key)})
-	}
 	var failed error
-	put := func(key string, v any) {
-		value, err := json.Marshal(v)
-		if err != nil {
-			failed = fmt.Errorf("saving cursor %s: %w", key, err)
-			return
-		}
-		out = append(out, transport.Record{Topic: t.name, Key: []byte(key), Value: value})
+	add := func(r transport.Record, err error) {
+		failed = cmp.Or(failed, err)
+		r.Headers = map[string]string{claimHeader: h.claim}
+		out = append(out, r)
 	}
 	for _, table := range c.DroppedTables {
-		remove(keyTable + table)
-		for _, id := range slices.Sorted(maps.Keys(t.ranges[table])) {
-			remove(rangeKey(table, id))
+		add(t.remove(keyTable+table), nil)
+		for _, id := range slices.Sorted(maps.Keys(h.ranges[table])) {
+			add(t.remove(rangeKey(table, id)), nil)
+		}
+	}
+	for _, table := range c.DroppedPlans {
+		add(t.remove(keyPlan+table), nil)
+		for _, span := range slices.Sorted(maps.Keys(t.board.book.board.Reports[table])) {
+			add(t.remove(reportKey(table, span)), nil)
 		}
 	}
 	if c.Source != "" {
-		put(keySource, c.Source)
+		add(t.put(keySource, c.Source))
+	}
+	for _, p := range c.Plans {
+		add(t.put(keyPlan+p.Table, p))
 	}
 	for _, table := range c.Tables {
-		put(keyTable+table.Name, table)
+		add(t.put(keyTable+table.Name, table))
 	}
 	for _, r := range c.Ranges {
-		put(rangeKey(r.Table, r.ID), r)
+		add(t.put(rangeKey(r.Table, r.ID), r))
 	}
 	for _, r := range c.Removed {
-		remove(rangeKey(r.Table, r.ID))
+		add(t.remove(rangeKey(r.Table, r.ID)), nil)
 	}
 	if c.Samples != nil {
-		put(keySamples, c.Samples)
+		add(t.put(keySamples, c.Samples))
 	}
 	return out, failed
 }
 
-func rangeKey(table string, id uint64) string {
-	return keyRange + strconv.FormatUint(id, 10) + "/" + table
+// Owner is who has a share, by the claim that is in force there.
+type Owner struct {
+	Share int       `json:"share"`
+	Owner string    `json:"owner"`
+	Since time.Time `json:"since"`
 }
 
-// decode returns a record as the change that it was.
-func decode(key string, value []byte) (c Change, err error) {
-	switch {
-	case key == keySource:
-		err = json.Unmarshal(value, &c.Source)
-		return c, err
-	case key == keySamples:
-		err = json.Unmarshal(value, &c.Samples)
-		return c, err
-	case strings.HasPrefix(key, keyTable):
-		c.Tables = make([]Table, 1)
-		if err := json.Unmarshal(value, &c.Tables[0]); err != nil {
-			return Change{}, err
-		}
-		if got := keyTable + c.Tables[0].Name; got != key {
-			return Change{}, fmt.Errorf("the value belongs to %q", got)
-		}
-		return c, nil
-	case strings.HasPrefix(key, keyRange):
-		c.Ranges = make([]Range, 1)
-		if err := json.Unmarshal(value, &c.Ranges[0]); err != nil {
-			return Change{}, err
-		}
-		if got := rangeKey(c.Ranges[0].Table, c.Ranges[0].ID); got != key {
-			return Change{}, fmt.Errorf("the value belongs to %q", got)
-		}
-		return c, nil
-	default:
-		return c, errors.New("unknown key")
+// ReadTopic returns what all shares hold together, and who claimed them last. It takes nothing over.
+func ReadTopic(ctx context.Context, bus Bus, o TopicOptions) (State, []Owner, error) {
+	t, err := newTopic(ctx, bus, o)
+	if err != nil {
+		return State{}, nil, err
 	}
+	var shares []State
+	owners := []Owner{}
+	for share := range t.count {
+		p := new(page)
+		if err := t.read(ctx, share, p); err != nil {
+			return State{}, nil, err
+		}
+		shares = append(shares, p.book.state())
+		if c, ok := p.claims[p.inForce]; ok {
+			owners = append(owners, Owner{Share: share, Owner: c.Owner, Since: c.At})
+		}
+	}
+	return gather(shares), owners, nil
 }
-
-// Close does nothing: every Save was durable when it returned, and the bus belongs to whoever opened it.
-func (t *Topic) Close() error { return nil }

@@ -16,7 +16,7 @@ func (t Topics) Verify() string { return t.Pipeline + ".verify" }
 // Requests carries what replicas ask of the publisher.
 func (t Topics) Requests() string { return t.Pipeline + ".requests" }
 
-// Cursors is the publisher's memory; compacted.
+// Cursors is the publishers' memory; compacted.
 func (t Topics) Cursors() string { return t.Pipeline + ".cursors" }
 
 // Replies carries answers to one consumer, which nobody else hears.
@@ -24,6 +24,9 @@ func (t Topics) Replies(consumer string) string { return t.Pipeline + ".replies.
 
 // PublisherGroup is the consumer group in which publishers share the requests.
 func (t Topics) PublisherGroup() string { return t.Pipeline + ".publisher" }
+
+// CursorGroup is the consumer group in which publishers share the tables.
+func (t Topics) CursorGroup() string { return t.Pipeline + ".cursors" }
 
 // DetectorGroup is the consumer group in which the instances of one consumer share the verification.
 func (t Topics) DetectorGroup(consumer string) string { return t.Pipeline + ".detector." + consumer }

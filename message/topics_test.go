@@ -16,6 +16,7 @@ func TestTopicsAreNamedAfterThePipeline(t *testing.T) {
 		topics.Cursors():               "shop.cursors",
 		topics.Replies("cache"):        "shop.replies.cache",
 		topics.PublisherGroup():        "shop.publisher",
+		topics.CursorGroup():           "shop.cursors",
 		topics.DetectorGroup("cache"):  "shop.detector.cache",
 		topics.DetectorGroup("search"): "shop.detector.search",
 	} {

@@ -51,10 +51,11 @@ func verifyChain(ranges []cursor.Range, within message.Range) error {
 
 func sameBound(a, b message.Key) bool { return (a == nil) == (b == nil) && a.Equal(b) }
 
-// chainOf puts stored ranges in key order by following their bounds from -infinity to +infinity; the store can't sort them, since only the
-// database knows how keys compare. After a kill in the middle of a split or merge, old and new ranges may both be there: any way through is
+// chainOf puts stored ranges in key order by following their bounds from one end of what they are within to the other; the store can't sort
+// them, since only the database knows how keys compare. After a kill in the middle of a split or merge, old and new ranges may both be there: any way through is
 // a whole chain, and the rest comes back as stale. It returns no chain when there is no way through.
-func chainOf(ranges []cursor.Range) (chain, stale []cursor.Range) {
+func chainOf(ranges []cursor.Range, within message.Range) (chain, stale []cursor.Range) {
+	begin, end := boundID(within.Lo, "-"), boundID(within.Hi, "+")
 	from := map[string][]int{}
 	for i, r := range ranges {
 		at := boundID(r.Bounds.Lo, "-")
@@ -62,8 +63,8 @@ func chainOf(ranges []cursor.Range) (chain, stale []cursor.Range) {
 	}
 	used := make([]bool, len(ranges)) // tried: part of the way, or of a dead end
 	var way []int
-	at := "-"
-	for at != "+" {
+	at := begin
+	for at != end {
 		next := -1
 		for _, i := range from[at] {
 			if !used[i] {

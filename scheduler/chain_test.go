@@ -19,11 +19,12 @@ func TestChainStaysWhole(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		bound := func(n int) message.Key { return message.Key{strconv.Itoa(n)} }
-		planned, err := adopt("a", []cursor.Range{{}}, everything, time.Unix(1, 0))
+		tab := newSpan(&table{name: "a"}, cursor.Whole("a"), 0, cursor.State{})
+		planned, err := tab.adopt([]cursor.Range{{}}, everything, time.Unix(1, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
-		tab := &table{name: "a", chain: planned, state: cursor.Table{Cycle: 1}}
+		tab.begin(planned, cursor.Table{Cycle: 1})
 		stored := map[uint64]cursor.Range{planned[0].ID: planned[0]}
 		next := 1
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
@@ -40,7 +41,7 @@ func TestChainStaysWhole(t *testing.T) {
 				a, b := tab.chain[i], tab.chain[i]
 				a.Bounds.Hi, b.Bounds.Lo = bound(next), bound(next)
 				next++
-				if put, err = adopt("a", []cursor.Range{a, b}, tab.chain[i].Bounds, time.Unix(1, 0)); err != nil {
+				if put, err = tab.adopt([]cursor.Range{a, b}, tab.chain[i].Bounds, time.Unix(1, 0)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -59,7 +60,7 @@ func TestChainStaysWhole(t *testing.T) {
 			for _, r := range stored {
 				all = append(all, r)
 			}
-			chain, stale := chainOf(rapid.Permutation(all).Draw(t, "order"))
+			chain, stale := chainOf(rapid.Permutation(all).Draw(t, "order"), everything)
 			if err := verifyChain(chain, everything); err != nil {
 				t.Fatal(err)
 			}
@@ -67,7 +68,7 @@ func TestChainStaysWhole(t *testing.T) {
 				t.Fatalf("%d and %d of %d", len(chain), len(stale), len(all))
 			}
 			if rapid.Bool().Draw(t, "restart") {
-				tab = &table{name: "a", chain: chain, state: cursor.Table{Cycle: 1}}
+				tab.begin(chain, cursor.Table{Cycle: 1})
 				for _, r := range stale {
 					delete(stored, r.ID)
 				}
@@ -85,14 +86,14 @@ func TestChainWithAHole(t *testing.T) {
 	t.Parallel()
 	for hole := range 5 {
 		ranges := slices.Delete(cut(5), hole, hole+1)
-		if chain, stale := chainOf(ranges); chain != nil || len(stale) != 4 {
+		if chain, stale := chainOf(ranges, everything); chain != nil || len(stale) != 4 {
 			t.Errorf("without range %d: chain %v", hole, chain)
 		}
 		if verifyChain(ranges, everything) == nil {
 			t.Errorf("without range %d: found whole", hole)
 		}
 	}
-	if chain, _ := chainOf(nil); chain != nil {
+	if chain, _ := chainOf(nil, everything); chain != nil {
 		t.Error("a chain out of nothing")
 	}
 }

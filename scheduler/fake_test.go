@@ -74,13 +74,44 @@ func (f *fake) Tables(context.Context) ([]TableStatus, error) {
 	return out, nil
 }
 
-func (f *fake) Plan(_ context.Context, table string) ([]cursor.Range, error) {
+func (f *fake) Divide(_ context.Context, table string, most, rows int) (Division, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.tables[table]
+	if n == 0 {
+		return Division{}, errors.New("no permission")
+	}
+	d := Division{Rows: uint64(n * f.rows)}
+	pieces := max(1, min(most, n*f.rows/max(1, rows)))
+	ranges := cut(n)
+	for i := range pieces {
+		d.Pieces = append(d.Pieces, message.Range{Lo: ranges[i*n/pieces].Bounds.Lo, Hi: ranges[(i+1)*n/pieces-1].Bounds.Hi})
+	}
+	return d, nil
+}
+
+func (f *fake) Plan(_ context.Context, table string, within message.Range) ([]cursor.Range, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.tables[table] == 0 {
 		return nil, errors.New("no permission")
 	}
-	return cut(f.tables[table]), nil
+	var out []cursor.Range
+	for _, r := range cut(f.tables[table]) {
+		if (r.Bounds.Hi == nil || within.Lo == nil || number(r.Bounds.Hi) > number(within.Lo)) &&
+			(within.Hi == nil || r.Bounds.Hi != nil && number(r.Bounds.Hi) <= number(within.Hi)) {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+func number(k message.Key) int {
+	n, err := strconv.Atoi(k[0])
+	if err != nil {
+		panic(err)
+	}
+	return n
 }
 
 func (f *fake) Scan(ctx context.Context, job Job) (Scanned, error) {
@@ -135,7 +166,7 @@ func (f *fake) count(table string) int {
 func running(t *testing.T, c Config) (*Scheduler, func()) {
 	t.Helper()
 	if c.Store == nil {
-		c.Store = new(cursor.Memory)
+		c.Store = cursor.Sole{Single: new(cursor.Memory)}
 	}
 	c.Source = "source"
 	s, err := New(c)
@@ -165,7 +196,7 @@ func after(d time.Duration) {
 }
 
 func wholeChain(ranges []cursor.Range) error {
-	chain, stale := chainOf(ranges)
+	chain, stale := chainOf(ranges, everything)
 	if chain == nil || len(stale) > 0 {
 		return fmt.Errorf("stored ranges are no chain: %v", ranges)
 	}

@@ -15,7 +15,13 @@ type work struct {
 	source     time.Duration // a query of ours ran on the source
 }
 
-// load is one table's part of the pacing by cycle, as it was when the last range began.
+// obligations are what a publisher has to do, and how much of all publishers' work that is.
+type obligations struct {
+	loads []load
+	part  float64 // 0 < part <= 1
+}
+
+// load is one span's part of the pacing by cycle, as it was when the last range began.
 type load struct {
 	left    int       // ranges still to be scanned after it
 	started time.Time // when the cycle began
@@ -35,24 +41,24 @@ func (d decision) later(at time.Time, reason string) decision {
 	return d
 }
 
-// pace is when the range after w may begin: the slowest of the ceilings and of the cycle. Each counts from the beginning of w, so that
+// pace is when the range after w may begin: the slowest of the ceilings, of which this publisher has its part, and of the cycle. Each counts from the beginning of w, so that
 // the time w itself took is part of the interval and nothing is ever saved up for a burst; that is why no token bucket is needed.
-func pace(w work, p *policy.Policy, windows Windows, loads []load) decision {
+func pace(w work, p *policy.Policy, windows Windows, o obligations) decision {
 	rate := p.Rate
 	d := decision{at: w.start}
 	if r := rate.RowsPerSecond; r > 0 {
-		d = d.later(w.start.Add(seconds(float64(w.rows)/float64(r))), fmt.Sprintf("rate.rows_per_second %d", r))
+		d = d.later(w.start.Add(seconds(float64(w.rows)/(float64(r)*o.part))), fmt.Sprintf("rate.rows_per_second %d", r))
 	}
 	if r := rate.BytesPerSecond; r > 0 {
-		d = d.later(w.start.Add(seconds(float64(w.bytes)/float64(r))), fmt.Sprintf("rate.bytes_per_second %s", r))
+		d = d.later(w.start.Add(seconds(float64(w.bytes)/(float64(r)*o.part))), fmt.Sprintf("rate.bytes_per_second %s", r))
 	}
 	if r := rate.SourceShare; r > 0 {
-		d = d.later(w.start.Add(seconds(w.source.Seconds()/float64(r))), fmt.Sprintf("rate.source_share %s", r))
+		d = d.later(w.start.Add(seconds(w.source.Seconds()/(float64(r)*o.part))), fmt.Sprintf("rate.source_share %s", r))
 	}
-	return d.later(w.start.Add(spread(w.start, time.Duration(p.Schedule.Cycle), windows, loads)), "cycle: spread over the time that is left")
+	return d.later(w.start.Add(spread(w.start, time.Duration(p.Schedule.Cycle), windows, o.loads)), "cycle: spread over the time that is left")
 }
 
-// spread is the interval between ranges that ends every cycle in time: each table needs so many ranges a second, and one loop serves
+// spread is the interval between ranges that ends every cycle in time: each span needs so many ranges a second, and one loop serves
 // them all. The range just done counts too: it had its own share of what was left when it began. A cycle that is late asks for no pause.
 func spread(start time.Time, cycle time.Duration, windows Windows, loads []load) time.Duration {
 	var perSecond float64

@@ -78,9 +78,15 @@ func (s *Samples) all() []cursor.Sample {
 	return slices.Clone(s.oldest)
 }
 
-// restore takes in what was stored, in place of what is there.
-func (s *Samples) restore(samples []cursor.Sample) {
+// recall takes in what was stored and reaches further back than memory does. Whose memory it was doesn't matter: all of them watched the same
+// source, by its own clock.
+func (s *Samples) recall(stored []cursor.Sample) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.oldest = slices.SortedFunc(slices.Values(samples), func(a, b cursor.Sample) int { return a.At.Compare(b.At) })
+	older := slices.SortedFunc(slices.Values(stored), func(a, b cursor.Sample) int { return a.At.Compare(b.At) })
+	if len(s.oldest) > 0 {
+		n, _ := slices.BinarySearchFunc(older, s.oldest[0].At, func(a cursor.Sample, t time.Time) int { return a.At.Compare(t) })
+		older = older[:n]
+	}
+	s.oldest = append(older, s.oldest...)
 }

@@ -1,11 +1,17 @@
 // Package scheduler decides what to scan next, when, and how fast.
 //
-// It decides which range of which table is next (the table furthest behind its cycle, its first range in key order that this cycle has not
+// It decides which range of which table is next (the span furthest behind its cycle, its first range in key order that this cycle has not
 // verified), whether scanning is allowed now (windows), and how long to rest after each range (the slowest of the policy's ceilings, the
-// cycle's own pace, and a backoff while the source is busy). What always holds: a table's ranges cover every key once, from -infinity to
-// +infinity, through every split, merge and restart; what is in memory was saved before; each wait has a reason, which Status shows.
-// When a table fails, it is paused with the reason and tried again later, and the others go on. When the store fails, the range in
-// flight is scanned again. After a kill, scanning resumes with that range.
+// cycle's own pace, and a backoff while the source is busy).
+//
+// Several publishers divide a table among them: a plan cuts its key into spans, and whoever owns a span's share scans it. The owner of the first
+// share makes the plans. A table's next cycle begins when every span has ended the last one, so that cycles count for the table.
+//
+// What always holds: a table's spans cover every key once, from -infinity to +infinity, in each version of its plan, and a span's ranges cover
+// the span, through every split, merge, restart and change of owner; what is in memory was saved before; a range is scanned by whoever owns
+// its span, and twice in a cycle only where an owner died or was cut off between sending and saving; the ceilings are those of all publishers
+// together; each wait has a reason, which Status shows. When a span fails, it is paused with the reason and tried again later, and the
+// others go on. When the store fails, the range in flight is scanned again. After a kill, scanning resumes with that range.
 package scheduler
 
 import (
@@ -13,10 +19,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 )
 
@@ -49,18 +58,34 @@ type Scanned struct {
 type Scanner interface {
 	// Tables lists the tables to verify, paused ones too.
 	Tables(ctx context.Context) ([]TableStatus, error)
-	// Plan cuts a table into ranges, in key order and at least one: the first begins at -infinity, the last ends at +infinity.
-	Plan(ctx context.Context, table string) ([]cursor.Range, error)
+	// Divide cuts a table into pieces of about equal size by a sample of it: at most most, of at least about rows rows each.
+	Divide(ctx context.Context, table string, most, rows int) (Division, error)
+	// Plan cuts a piece of a table into ranges, in key order and at least one, that cover it.
+	Plan(ctx context.Context, table string, within message.Range) ([]cursor.Range, error)
 	// Scan verifies one range. It returns once the message about it is durable.
 	Scan(ctx context.Context, job Job) (Scanned, error)
 	// Sample reads the source's oldest running transaction.
 	Sample(ctx context.Context) (cursor.Sample, error)
 }
 
-// Store keeps the cursor. Save is called by one goroutine at a time.
+// Division is how a table may be cut.
+type Division struct {
+	Rows   uint64 // as many as there seem to be
+	Pieces []message.Range
+}
+
+// Store keeps the cursor, in shares. Save is called by one goroutine at a time.
 type Store interface {
-	Load(ctx context.Context) (cursor.State, error)
-	Save(ctx context.Context, change cursor.Change) error
+	// Shares says how the work is divided now. It costs nothing.
+	Shares() (cursor.Shares, error)
+	// Load takes a share over, or fails with cursor.ErrNotMine.
+	Load(ctx context.Context, share int) (cursor.State, error)
+	// Save changes a share that was loaded.
+	Save(ctx context.Context, share int, change cursor.Change) error
+	// Follow returns what is known of everybody's work.
+	Follow(ctx context.Context) (cursor.Board, error)
+	// Report tells everybody of ours.
+	Report(ctx context.Context, reports ...cursor.Report) error
 }
 
 // Config is what New needs. Load, Samples and Log may be nil.
@@ -90,9 +115,15 @@ type Scheduler struct {
 	policy     *policy.Policy
 	windows    Windows
 	tables     map[string]*table
-	stored     cursor.State // tables that were loaded and not yet discovered
-	discovered time.Time    // zero: look now
-	last       work         // the zero value before the first range
+	discovered time.Time // zero: look now
+	shares     cursor.Shares
+	held       map[int]*share // that were loaded
+	spans      map[spanID]*span
+	unsettled  bool // spans may not be those of the plans and shares
+	board      cursor.Board
+	followed   time.Time
+	part       float64 // of everybody's work that is ours
+	last       work    // the zero value before the first range
 	loads      []load
 	backoff    backoff
 	rate       float64 // rows a second, smoothed
@@ -110,7 +141,8 @@ func New(c Config) (*Scheduler, error) {
 	}
 	s := &Scheduler{
 		source: c.Source, scanner: c.Scanner, store: c.Store, meter: c.Load, samples: c.Samples, log: c.Log,
-		wake: make(chan struct{}, 1), policy: c.Policy, windows: windows, tables: map[string]*table{}, backoff: backoff{speed: 1},
+		wake: make(chan struct{}, 1), policy: c.Policy, windows: windows, backoff: backoff{speed: 1},
+		tables: map[string]*table{}, held: map[int]*share{}, spans: map[spanID]*span{}, part: 1,
 	}
 	if s.samples == nil {
 		s.samples = new(Samples)
@@ -144,11 +176,8 @@ type Result struct {
 	Reason  string    // why not
 }
 
-// Run scans until ctx ends and returns ctx's error, or why the cursor couldn't be loaded.
+// Run scans until ctx ends and returns ctx's error.
 func (s *Scheduler) Run(ctx context.Context) error {
-	if err := s.load(ctx); err != nil {
-		return err
-	}
 	var sampler sync.WaitGroup
 	sampler.Go(func() { s.sample(ctx) })
 	defer sampler.Wait()
@@ -168,13 +197,17 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 		s.mu.Lock()
 		s.waiting = result
+		if !result.Until.IsZero() && s.shares.Of > 1 { // others may have something to tell
+			result.Until = earliest(result.Until, s.followed.Add(followEvery))
+		}
+		changed := s.shares.Changed
 		s.mu.Unlock()
-		s.sleep(ctx, result.Until)
+		s.sleep(ctx, result.Until, changed)
 	}
 	return context.Cause(ctx)
 }
 
-func (s *Scheduler) sleep(ctx context.Context, until time.Time) {
+func (s *Scheduler) sleep(ctx context.Context, until time.Time, changed <-chan struct{}) {
 	wait := time.Until(until)
 	if until.IsZero() || wait <= 0 {
 		return
@@ -185,37 +218,14 @@ func (s *Scheduler) sleep(ctx context.Context, until time.Time) {
 	case <-ctx.Done():
 	case <-timer.C:
 	case <-s.wake:
+	case <-changed:
 	}
 }
 
-// load takes in what the store remembers, unless it is about another source.
-func (s *Scheduler) load(ctx context.Context) error {
-	state, err := s.store.Load(ctx)
-	if err != nil {
-		return fmt.Errorf("loading the cursor: %w", err)
-	}
-	if state.Source != "" && state.Source != s.source {
-		s.log.Warn("the cursor is about another source and is dropped", "was", state.Source, "is", s.source)
-		change := cursor.Change{DroppedTables: storedNames(state), Samples: []cursor.Sample{}}
-		if err := s.save(ctx, change); err != nil {
-			return err
-		}
-		state = cursor.State{}
-	}
-	if err := s.save(ctx, cursor.Change{Source: s.source}); err != nil {
-		return err
-	}
-	s.samples.restore(state.Samples)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stored = state
-	return nil
-}
-
-func (s *Scheduler) save(ctx context.Context, change cursor.Change) error {
+func (s *Scheduler) save(ctx context.Context, share int, change cursor.Change) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
-	if err := s.store.Save(ctx, change); err != nil {
+	if err := s.store.Save(ctx, share, change); err != nil {
 		return fmt.Errorf("saving the cursor: %w", err)
 	}
 	return nil
@@ -228,6 +238,7 @@ func (s *Scheduler) sample(ctx context.Context) {
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		quiet := time.Duration(s.policy.Quiet)
+		shares := slices.Sorted(maps.Keys(s.held))
 		s.mu.Unlock()
 		sample, err := s.scanner.Sample(ctx)
 		switch {
@@ -240,10 +251,10 @@ func (s *Scheduler) sample(ctx context.Context) {
 			failing = false
 			s.samples.add(sample, quiet+sampleSlack)
 		}
-		// The memory is written as a whole, so the longer it is the less often.
-		if all := s.samples.all(); len(all) > 0 && time.Since(saved) >= max(10*time.Second, quiet/20) {
+		// The memory is written as a whole, so the longer it is the less often; and into one share, as it serves for any.
+		if all := s.samples.all(); len(all) > 0 && len(shares) > 0 && time.Since(saved) >= max(10*time.Second, quiet/20) {
 			saved = time.Now()
-			if err := s.save(ctx, cursor.Change{Samples: all}); err != nil && ctx.Err() == nil {
+			if err := s.save(ctx, shares[0], cursor.Change{Samples: all}); err != nil && ctx.Err() == nil && !errors.Is(err, cursor.ErrNotMine) {
 				s.log.Warn("the samples are not stored", "err", err)
 			}
 		}

@@ -145,7 +145,7 @@ func TestRestart(t *testing.T) {
 		f.took = time.Second
 		store := new(cursor.Memory)
 		for range 30 { // each life is killed in the middle of a scan
-			_, stop := running(t, Config{Policy: parsed(t, "schedule: {cycle: 1h}\nquiet: 1s"), Scanner: f, Store: store})
+			_, stop := running(t, Config{Policy: parsed(t, "schedule: {cycle: 1h}\nquiet: 1s"), Scanner: f, Store: cursor.Sole{Single: store}})
 			after(1500 * time.Millisecond)
 			stop()
 		}
@@ -298,7 +298,7 @@ func TestAnotherSource(t *testing.T) {
 		}
 		f := newFake(map[string]int{"public.a": 3})
 		samples := new(Samples)
-		running(t, Config{Policy: parsed(t, ""), Scanner: f, Store: store, Samples: samples})
+		running(t, Config{Policy: parsed(t, ""), Scanner: f, Store: cursor.Sole{Single: store}, Samples: samples})
 		after(time.Millisecond)
 		if s := f.seen(); len(s) != 1 || s[0].job.Ranges != 3 || s[0].job.Cycle != 1 {
 			t.Errorf("scans: %+v", s)
@@ -315,7 +315,7 @@ func TestDroppedTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := new(cursor.Memory)
 		f := newFake(map[string]int{"public.a": 2, "public.b": 2})
-		running(t, Config{Policy: parsed(t, "schedule: {cycle: 10s}"), Scanner: f, Store: store})
+		running(t, Config{Policy: parsed(t, "schedule: {cycle: 10s}"), Scanner: f, Store: cursor.Sole{Single: store}})
 		after(10 * time.Second)
 		f.mu.Lock()
 		delete(f.tables, "public.b")
@@ -348,7 +348,7 @@ func TestStoreFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(map[string]int{"public.a": 10})
-		s, _ := running(t, Config{Policy: parsed(t, "schedule: {cycle: 1h}\nrate: {rows_per_second: 100000}"), Scanner: f, Store: new(flaky)})
+		s, _ := running(t, Config{Policy: parsed(t, "schedule: {cycle: 1h}\nrate: {rows_per_second: 100000}"), Scanner: f, Store: cursor.Sole{Single: new(flaky)}})
 		after(time.Hour - time.Second)
 		if p := s.Status().Tables[0]; p.Done != 10 || p.Cycle != 1 {
 			t.Errorf("%+v", p)
@@ -416,7 +416,7 @@ func TestMergeAndSplit(t *testing.T) {
 		store := new(cursor.Memory)
 		f := newFake(map[string]int{"public.a": 8})
 		f.rows = 500
-		s, _ := running(t, Config{Policy: parsed(t, "schedule: {cycle: 8s}\nrange_rows: 4000"), Scanner: f, Store: store})
+		s, _ := running(t, Config{Policy: parsed(t, "schedule: {cycle: 8s}\nrange_rows: 4000"), Scanner: f, Store: cursor.Sole{Single: store}})
 		after(7900 * time.Millisecond)
 		// Three of 500 are under half of 4000, four are not.
 		if p := s.Status().Tables[0]; p.Ranges != 3 || p.Done != 3 {

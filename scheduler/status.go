@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -12,7 +13,9 @@ type Status struct {
 	Until         time.Time  `json:"until"`           // when that may end; the zero time while scanning
 	RowsPerSecond float64    `json:"rows_per_second"` // of late
 	Speed         float64    `json:"speed"`           // below 1 while the source is busy: the share of the time that may be spent scanning
-	Tables        []Progress `json:"tables"`          // by name
+	Shares        int        `json:"shares"`          // of the work, with those of other publishers
+	Mine          []int      `json:"mine"`            // the shares that are this publisher's
+	Tables        []Progress `json:"tables"`          // by name; what is this publisher's of them
 }
 
 // Progress is how far one table has come.
@@ -32,22 +35,37 @@ type Progress struct {
 func (s *Scheduler) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Status{Waiting: s.waiting.Reason, Until: s.waiting.Until, RowsPerSecond: s.rate, Speed: s.backoff.speed, Tables: []Progress{}}
+	out := Status{
+		Waiting: s.waiting.Reason, Until: s.waiting.Until, RowsPerSecond: s.rate, Speed: s.backoff.speed,
+		Shares: s.shares.Of, Mine: slices.AppendSeq([]int{}, maps.Keys(s.held)), Tables: []Progress{},
+	}
+	slices.Sort(out.Mine)
+	spans := map[string][]*span{}
+	for _, id := range slices.SortedFunc(maps.Keys(s.spans), spanID.compare) {
+		spans[id.table] = append(spans[id.table], s.spans[id])
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
-		t := s.tables[name]
-		p := Progress{
-			Table: name, Cycle: t.state.Cycle, Started: t.state.Started, Done: t.done, Ranges: len(t.chain), Rows: t.rows,
-			Paused: t.paused, Retry: t.retry,
+		out.Tables = append(out.Tables, s.tables[name].progress(spans[name]))
+	}
+	return out
+}
+
+// progress adds up what is ours of a table.
+func (t *table) progress(spans []*span) Progress {
+	p := Progress{Table: t.name, Paused: cmp.Or(t.paused, t.failure), Retry: t.retry}
+	for i, sp := range spans {
+		if i == 0 || sp.state.Cycle < p.Cycle {
+			p.Cycle, p.Started = sp.state.Cycle, sp.state.Started
 		}
+		p.Done, p.Ranges, p.Rows = p.Done+sp.done, p.Ranges+len(sp.chain), p.Rows+sp.rows
 		if p.Paused == "" {
-			p.Paused = t.failure
+			p.Paused, p.Retry = sp.failure, sp.retry
 		}
-		for i, r := range t.chain {
-			if i == 0 || r.VerifiedAt.Before(p.Oldest) {
+		for j, r := range sp.chain {
+			if i+j == 0 || r.VerifiedAt.Before(p.Oldest) {
 				p.Oldest = r.VerifiedAt
 			}
 		}
-		out.Tables = append(out.Tables, p)
 	}
-	return out
+	return p
 }

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,10 +26,16 @@ func (s *Scheduler) runOnce(ctx context.Context) (Result, error) {
 	look := s.discovered.IsZero() || now.Sub(s.discovered) >= discoverEvery
 	windows := s.windows
 	s.mu.Unlock()
+	if err := s.follow(ctx, now); err != nil {
+		return Result{}, err
+	}
 	if look {
 		if err := s.discover(ctx, now); err != nil {
 			return Result{}, err
 		}
+	}
+	if err := errors.Join(s.settle(ctx), s.note(ctx)); err != nil {
+		return Result{}, err
 	}
 	if !windows.Open(now) {
 		opens := windows.Next(now)
@@ -38,71 +45,92 @@ func (s *Scheduler) runOnce(ctx context.Context) (Result, error) {
 		return Result{Until: earliest(opens, now.Add(discoverEvery)), Reason: "window closed until " + opens.Format(time.RFC3339)}, nil
 	}
 	s.measure(ctx, now)
+	if planned, err := s.planNext(ctx, now); planned || err != nil {
+		return Result{Scanned: planned}, err
+	}
 	if d := s.pace(); d.at.After(now) {
 		return Result{Until: earliest(d.at, now.Add(loadEvery)), Reason: d.reason}, nil
 	}
-	t, next := s.pick(now)
-	if t == nil {
+	sp, next := s.pick(now)
+	if sp == nil {
 		return next, nil
 	}
-	if err := s.prepare(ctx, t, now); err != nil {
-		return s.fail(ctx, t, err)
+	if err := s.prepare(ctx, sp, now); err != nil {
+		return s.fail(ctx, sp, err)
 	}
-	return s.scan(ctx, t)
+	return s.scan(ctx, sp)
 }
 
-// discover brings the tables up to date with the source.
+// discover finds out which tables there are.
 func (s *Scheduler) discover(ctx context.Context, now time.Time) error {
 	found, err := s.scanner.Tables(ctx)
 	if err != nil {
 		return fmt.Errorf("finding the tables: %w", err)
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	known := map[string]bool{}
-	var change cursor.Change
 	for _, f := range found {
 		known[f.Name] = true
 		t := s.tables[f.Name]
 		if t == nil {
-			t = newTable(f.Name, s.stored)
-			t.found = now
+			t = &table{name: f.Name, found: now}
 			s.tables[f.Name] = t
 		}
 		t.paused = f.Paused
-		if state := t.state; state.Paused != f.Paused {
-			state.Paused = f.Paused
-			change.Tables = append(change.Tables, state)
-		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
+	for name := range s.tables {
 		if !known[name] {
-			change.DroppedTables = append(change.DroppedTables, name)
+			delete(s.tables, name)
 		}
 	}
-	for _, name := range storedNames(s.stored) {
-		if !known[name] && s.tables[name] == nil {
-			change.DroppedTables = append(change.DroppedTables, name)
+	s.discovered, s.unsettled = now, true
+	return nil
+}
+
+// note stores why tables are paused, for whoever reads the cursor.
+func (s *Scheduler) note(ctx context.Context) error {
+	s.mu.Lock()
+	changes := map[int]*cursor.Change{}
+	add := func(share int, t cursor.Table) {
+		if changes[share] == nil {
+			changes[share] = new(cursor.Change)
+		}
+		changes[share].Tables = append(changes[share].Tables, t)
+	}
+	for _, sp := range s.spans {
+		if sp.state.Paused != sp.table.paused {
+			state := sp.state
+			state.Paused = sp.table.paused
+			add(sp.share, state)
+		}
+	}
+	if h := s.held[cursor.BoardShare]; h != nil { // a table that was never planned has no span to say so
+		for name, t := range s.tables {
+			_, planned := s.planOf(name)
+			if state := h.stored.Tables[name]; !planned && state.Paused != t.paused {
+				add(cursor.BoardShare, cursor.Table{Name: name, Paused: t.paused})
+			}
 		}
 	}
 	s.mu.Unlock()
-	if len(change.DroppedTables)+len(change.Tables) > 0 {
-		if err := s.save(ctx, change); err != nil {
+	for _, share := range slices.Sorted(maps.Keys(changes)) {
+		if err := s.save(ctx, share, *changes[share]); err != nil {
 			return err
 		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, name := range change.DroppedTables {
-		delete(s.tables, name)
-	}
-	for _, state := range change.Tables {
-		s.tables[state.Name].state.Paused = state.Paused
-		if state.Paused != "" {
-			s.log.Warn("a table is paused", "table", state.Name, "reason", state.Paused)
+		s.mu.Lock()
+		for _, state := range changes[share].Tables {
+			if sp := s.spans[spanID{share, state.Name}]; sp != nil {
+				sp.state.Paused = state.Paused
+			} else {
+				keepTable(&s.held[share].stored, state)
+			}
+			if state.Paused != "" {
+				s.log.Warn("a table is paused", "table", state.Name, "reason", state.Paused)
+			}
 		}
+		s.mu.Unlock()
 	}
-	s.stored = cursor.State{}
-	s.discovered = now
 	return nil
 }
 
@@ -132,28 +160,36 @@ func (s *Scheduler) pace() decision {
 	if s.last.start.IsZero() {
 		return decision{}
 	}
-	return s.backoff.hold(s.last, pace(s.last, s.policy, s.windows, s.loads))
+	return s.backoff.hold(s.last, pace(s.last, s.policy, s.windows, obligations{s.loads, s.part}))
 }
 
-// pick finds the table that is furthest behind, or says when there may be one.
-func (s *Scheduler) pick(now time.Time) (*table, Result) {
+// pick finds the span that is furthest behind, or says when there may be one.
+func (s *Scheduler) pick(now time.Time) (*span, Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cycle := time.Duration(s.policy.Schedule.Cycle)
 	idle := Result{Until: s.discovered.Add(discoverEvery), Reason: "there is no table to scan"}
-	var best *table
-	var first time.Time // when the first of the tables that are done or failed is due
-	for _, name := range slices.Sorted(maps.Keys(s.tables)) {
-		t := s.tables[name]
-		switch due := t.due(cycle); {
-		case t.paused != "":
+	switch {
+	case len(s.held) == 0:
+		idle.Reason = "no share of the work is this publisher's"
+	case len(s.spans) == 0 && len(s.tables) > 0:
+		idle.Reason = "no part of a table is this publisher's"
+	}
+	var best *span
+	var first time.Time // when the first of those that are done or failed is due
+	for _, id := range slices.SortedFunc(maps.Keys(s.spans), spanID.compare) {
+		sp := s.spans[id]
+		switch due := sp.due(cycle); {
+		case sp.table.paused != "":
 			idle.Reason = "every table that is due is paused"
 		case due.After(now):
 			if first.IsZero() || due.Before(first) {
 				first = due
 			}
-		case best == nil || t.ahead(now, cycle) < best.ahead(now, cycle):
-			best = t
+		case sp.idle() && !s.over(sp.plan, sp.state.Cycle):
+			idle.Reason = "waiting for the other publishers to end the cycle"
+		case best == nil || sp.ahead(now, cycle) < best.ahead(now, cycle):
+			best = sp
 		}
 	}
 	if !first.IsZero() {
@@ -163,19 +199,18 @@ func (s *Scheduler) pick(now time.Time) (*table, Result) {
 	return best, idle
 }
 
-// prepare makes sure that a table has ranges and a cycle in which some are left.
-func (s *Scheduler) prepare(ctx context.Context, t *table, now time.Time) error {
+// prepare makes sure that a span has ranges and a cycle in which some are left.
+func (s *Scheduler) prepare(ctx context.Context, sp *span, now time.Time) error {
 	s.mu.Lock()
-	chain, stale, state := t.chain, t.stale, t.state
-	done := len(chain) > 0 && t.left() == 0
+	chain, stale, state, next := sp.chain, sp.stale, sp.state, sp.idle()
 	s.mu.Unlock()
 	var change cursor.Change
 	if len(chain) == 0 {
-		planned, err := s.scanner.Plan(ctx, t.name)
+		planned, err := s.scanner.Plan(ctx, sp.table.name, sp.bounds())
 		if err != nil {
 			return fmt.Errorf("planning the ranges: %w", err)
 		}
-		if chain, err = adopt(t.name, planned, everything, now); err != nil {
+		if chain, err = sp.adopt(planned, sp.bounds(), now); err != nil {
 			return fmt.Errorf("planning the ranges: %w", err)
 		}
 		for i := range chain {
@@ -184,66 +219,85 @@ func (s *Scheduler) prepare(ctx context.Context, t *table, now time.Time) error 
 		change.Ranges = chain
 	}
 	change.Removed = without(stale, chain)
-	if state.Cycle == 0 || done {
+	if next {
 		state.Cycle, state.Started = state.Cycle+1, now
 		change.Tables = []cursor.Table{state}
 	}
 	if len(change.Ranges)+len(change.Removed)+len(change.Tables) == 0 {
 		return nil
 	}
-	if err := s.save(ctx, change); err != nil {
+	if err := s.save(ctx, sp.share, change); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	t.begin(chain, state)
-	return nil
+	sp.begin(chain, state)
+	s.mu.Unlock()
+	return s.tell(ctx)
 }
 
 // scan has one range scanned and remembers what came of it.
-func (s *Scheduler) scan(ctx context.Context, t *table) (Result, error) {
+func (s *Scheduler) scan(ctx context.Context, sp *span) (Result, error) {
 	s.mu.Lock()
-	i := t.first()
-	r, target, stale := t.chain[i], s.policy.RangeRows, time.Duration(s.policy.MaxStaleness)
-	job := Job{Table: t.name, Cycle: t.state.Cycle, Ranges: len(t.chain), Range: r}
+	i := sp.first()
+	r, target, stale := sp.chain[i], s.policy.RangeRows, time.Duration(s.policy.MaxStaleness)
+	job := Job{Table: sp.table.name, Cycle: sp.state.Cycle, Range: r}
+	for n := range sp.plan.Spans {
+		job.Ranges += s.ranges(sp.plan, n)
+	}
 	s.mu.Unlock()
 
 	start := time.Now()
 	job.Complete = start.Sub(r.CompleteAt) > stale
 	scanned, err := s.scanner.Scan(ctx, job)
 	if err != nil {
-		return s.fail(ctx, t, err)
+		return s.fail(ctx, sp, err)
 	}
 	end := time.Now()
+	if !s.owns(sp) {
+		return Result{Scanned: true}, nil // whoever has it now scans the range again; that it was sent twice does no harm
+	}
 	if len(scanned.Ranges) == 1 {
 		scanned.Ranges[0].Cycle = job.Cycle
 	}
-	ranges, err := adopt(t.name, scanned.Ranges, r.Bounds, start)
+	ranges, err := sp.adopt(scanned.Ranges, r.Bounds, start)
 	if err != nil {
-		return s.fail(ctx, t, err)
+		return s.fail(ctx, sp, err)
 	}
 	lo, hi := i, i+1
 	if len(ranges) == 1 && i > 0 {
-		if m, ok := merge(t.chain[i-1], ranges[0], target); ok {
+		if m, ok := merge(sp.chain[i-1], ranges[0], target); ok {
 			ranges, lo = []cursor.Range{m}, i-1
 		}
 	}
-	state := t.state
+	state := sp.state
 	state.Digest = ranges[0].Digest
-	change := cursor.Change{Ranges: ranges, Removed: without(t.chain[lo:hi], ranges)}
-	if state != t.state {
+	change := cursor.Change{Ranges: ranges, Removed: without(sp.chain[lo:hi], ranges)}
+	if state != sp.state {
 		change.Tables = []cursor.Table{state}
 	}
-	if err := s.save(ctx, change); err != nil {
+	if err := s.save(ctx, sp.share, change); err != nil {
 		return Result{}, err
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	t.replace(lo, hi, ranges)
-	t.state, t.retry, t.delay, t.failure = state, time.Time{}, 0, ""
-	t.rows += uint64(max(scanned.Rows, 0))
+	sp.replace(lo, hi, ranges)
+	sp.state, sp.trial = state, trial{}
+	sp.rows += uint64(max(scanned.Rows, 0))
 	s.remember(work{start, end, scanned.Rows, scanned.Bytes, scanned.SourceTime})
-	return Result{Scanned: true}, nil
+	idle := sp.idle()
+	s.mu.Unlock()
+	if idle {
+		err = s.tell(ctx)
+	}
+	return Result{Scanned: true}, err
+}
+
+// owns tells whether a span is still ours.
+func (s *Scheduler) owns(sp *span) bool {
+	shares, err := s.store.Shares()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.held[sp.share]
+	return err == nil && h != nil && shares.Mine[sp.share] == h.term
 }
 
 // remember keeps what pacing goes by.
@@ -254,29 +308,28 @@ func (s *Scheduler) remember(w work) {
 		s.rate += (float64(w.rows) - s.rate*dt) / (smooth + dt)
 	}
 	s.last, s.loads = w, s.loads[:0]
-	for _, t := range s.tables {
-		if t.paused != "" || t.failure != "" {
+	for _, sp := range s.spans {
+		if sp.table.paused != "" || sp.failure != "" {
 			continue
 		}
-		if t.state.Cycle == 0 { // how many ranges it has isn't known: begin with it before spreading anything
+		if sp.fresh || len(sp.chain) == 0 { // how many ranges it has isn't known: begin with it before spreading anything
 			s.loads = nil
 			return
 		}
-		s.loads = append(s.loads, load{t.left(), t.state.Started})
+		s.loads = append(s.loads, load{sp.left(), sp.state.Started})
 	}
 }
 
-// fail pauses one table for a while. The context's own end is nobody's fault.
-func (s *Scheduler) fail(ctx context.Context, t *table, err error) (Result, error) {
+// fail pauses one span for a while. The context's own end is nobody's fault.
+func (s *Scheduler) fail(ctx context.Context, sp *span, err error) (Result, error) {
 	if ctx.Err() != nil {
 		return Result{}, context.Cause(ctx)
 	}
 	s.mu.Lock()
-	t.delay = min(max(2*t.delay, firstRetry), lastRetry)
-	t.retry, t.failure = time.Now().Add(t.delay), err.Error()
-	delay := t.delay
+	sp.failed(err, time.Now())
+	delay := sp.delay
 	s.mu.Unlock()
-	s.log.Warn("a table is paused", "table", t.name, "err", err, "retry_in", delay)
+	s.log.Warn("a table is paused", "table", sp.table.name, "part", sp.bounds().String(), "err", err, "retry_in", delay)
 	return Result{Scanned: true}, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,7 +20,8 @@ type kafkaOwner struct {
 	once   sync.Once
 
 	mu      sync.Mutex
-	owned   map[int32]struct{}
+	owned   map[int32]uint64
+	terms   uint64 // so far
 	changed chan struct{}
 	err     error
 }
@@ -33,11 +33,12 @@ func (k *Kafka) Own(ctx context.Context, group, topic string) (Ownership, error)
 		return nil, err
 	}
 	watching, stop := context.WithCancel(context.Background()) //nolint:contextcheck // it lasts until Close, longer than this call
-	o := &kafkaOwner{bus: k, group: group, stop: stop, ended: make(chan struct{}), owned: map[int32]struct{}{}, changed: make(chan struct{})}
+	o := &kafkaOwner{bus: k, group: group, stop: stop, ended: make(chan struct{}), owned: map[int32]uint64{}, changed: make(chan struct{})}
 	gained := func(_ context.Context, _ *kgo.Client, gained map[string][]int32) {
 		o.change(func() {
+			o.terms++
 			for _, id := range gained[topic] {
-				o.owned[id] = struct{}{}
+				o.owned[id] = o.terms
 			}
 		})
 	}
@@ -97,10 +98,10 @@ func (o *kafkaOwner) watch(ctx context.Context) {
 }
 
 // Owned returns the partitions of this member.
-func (o *kafkaOwner) Owned() ([]int32, <-chan struct{}, error) {
+func (o *kafkaOwner) Owned() (map[int32]uint64, <-chan struct{}, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.Sorted(maps.Keys(o.owned)), o.changed, o.err
+	return maps.Clone(o.owned), o.changed, o.err
 }
 
 // Close leaves the group.

@@ -40,6 +40,7 @@ type memoryMember struct {
 	number   int
 	turn     int                 // of the partition to look at first, so that none starves
 	position map[partition]int64 // offset to read next, for the partitions it owns
+	terms    map[partition]uint64
 	closed   bool
 }
 
@@ -78,7 +79,7 @@ func (m *Memory) join(ctx context.Context, group string, topics []string) (*memo
 		m.groups[group] = g
 	}
 	g.joined++
-	r := &memoryMember{bus: m, group: g, topics: slices.Clone(topics), number: g.joined, position: map[partition]int64{}}
+	r := &memoryMember{bus: m, group: g, topics: slices.Clone(topics), number: g.joined, position: map[partition]int64{}, terms: map[partition]uint64{}}
 	g.members[r] = struct{}{}
 	for _, topic := range topics {
 		g.topics[topic] = struct{}{}
@@ -116,6 +117,7 @@ func (m *Memory) rebalance(g *memoryGroup) {
 			load[least]++
 			g.owner[at] = least
 			least.position[at] = g.committed[at]
+			least.terms[at]++
 		}
 	}
 	close(g.moved)
@@ -189,18 +191,17 @@ func (m *Memory) Own(ctx context.Context, group, topic string) (Ownership, error
 type memoryOwner struct{ member *memoryMember }
 
 // Owned returns the partitions of this member.
-func (o memoryOwner) Owned() ([]int32, <-chan struct{}, error) {
+func (o memoryOwner) Owned() (map[int32]uint64, <-chan struct{}, error) {
 	r := o.member
 	r.bus.mu.Lock()
 	defer r.bus.mu.Unlock()
 	if r.closed || r.bus.closed {
 		return nil, nil, ErrClosed
 	}
-	var out []int32
+	out := map[int32]uint64{}
 	for at := range r.position {
-		out = append(out, at.id)
+		out[at.id] = r.terms[at]
 	}
-	slices.Sort(out)
 	return out, r.group.moved, nil
 }
 

@@ -26,10 +26,10 @@ func own(ctx context.Context, t *testing.T, bus transport.Bus, topic string) tra
 }
 
 // settle waits until the owners have a topic of n partitions between them, every one of them its part.
-func settle(ctx context.Context, t *testing.T, n int, owners ...transport.Ownership) [][]int32 {
+func settle(ctx context.Context, t *testing.T, n int, owners ...transport.Ownership) []map[int32]uint64 {
 	t.Helper()
 	for {
-		parts, seen, whole := make([][]int32, len(owners)), map[int32]int{}, true
+		parts, seen, whole := make([]map[int32]uint64, len(owners)), map[int32]int{}, true
 		moved := make(chan struct{})
 		looked, cancel := context.WithCancel(ctx)
 		for i, o := range owners {
@@ -37,7 +37,7 @@ func settle(ctx context.Context, t *testing.T, n int, owners ...transport.Owners
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, id := range part {
+			for id := range part {
 				seen[id]++
 			}
 			parts[i] = part
@@ -82,12 +82,8 @@ func TestOwnersDivideThePartitions(t *testing.T) {
 		before := settle(ctx, t, 6, one, two)
 		three := own(ctx, t, bus, "a")
 		after := settle(ctx, t, 6, one, two, three)
-		kept := map[int32]bool{}
-		for _, id := range before[0] {
-			kept[id] = true
-		}
-		for _, id := range after[0] {
-			if !kept[id] {
+		for id, term := range after[0] {
+			if before[0][id] != term {
 				t.Errorf("partition %d moved between those that stayed: %v, then %v", id, before, after)
 			}
 		}
@@ -168,7 +164,7 @@ func TestAMemberThatWasMissedLosesItsPart(t *testing.T) {
 	bus := newKafka(t, cluster.ListenAddrs())
 	ensure(ctx, t, bus, transport.TopicSpec{Name: "a", Partitions: 2, Compacted: true})
 	o := own(ctx, t, bus, "a")
-	settle(ctx, t, 2, o)
+	before := settle(ctx, t, 2, o)[0]
 	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, Err: kerr.UnknownMemberID, Count: 1})
 	_, changed, _ := o.Owned()
 	select {
@@ -176,7 +172,11 @@ func TestAMemberThatWasMissedLosesItsPart(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("it still takes itself for the owner")
 	}
-	settle(ctx, t, 2, o)
+	for id, term := range settle(ctx, t, 2, o)[0] {
+		if term == before[id] {
+			t.Errorf("partition %d was lost and came back in the same term", id)
+		}
+	}
 }
 
 func TestOwningWithoutTheRightIsTold(t *testing.T) {

@@ -75,9 +75,9 @@ type Bus interface {
 // Ownership is one member's part of a topic's partitions. A member that dies without a word keeps its part until the group has missed it, and
 // may itself be the last to learn that it has lost it: what it writes until then is for whoever reads the partition to tell apart.
 type Ownership interface {
-	// Owned returns the partitions that are this member's now, in order, and a channel that is closed once that may have changed. Its error
-	// is one that waiting does not cure.
-	Owned() (partitions []int32, changed <-chan struct{}, err error)
+	// Owned returns the partitions that are this member's now, each with its term, and a channel that is closed once that may have changed. A
+	// partition that comes back begins a new term, as somebody else may have had it in between. The error is one that waiting does not cure.
+	Owned() (terms map[int32]uint64, changed <-chan struct{}, err error)
 	// Close gives them up and leaves the group.
 	Close() error
 }

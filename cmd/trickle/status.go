@@ -2,11 +2,16 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/command"
 )
@@ -23,28 +28,28 @@ func statusCommand(f *command.Flags) *cobra.Command {
 			if c.Flags().Changed("cursor-file") {
 				s.Brokers = nil
 			}
-			tables, err := app.Progress(c.Context(), s)
+			scan, err := app.Progress(c.Context(), s)
 			if err != nil {
 				return err
 			}
 			if f.JSON() {
-				return command.PrintJSON(c.OutOrStdout(), map[string]any{"tables": tables})
+				return command.PrintJSON(c.OutOrStdout(), scan)
 			}
-			if len(tables) == 0 {
+			if len(scan.Tables) == 0 {
 				_, err := fmt.Fprintln(c.OutOrStdout(), "nothing has been scanned yet")
 				return err
 			}
 			w := table.NewWriter()
 			w.SetStyle(table.StyleLight)
 			w.AppendHeader(table.Row{"table", "cycle", "begun", "ranges", "rows", "oldest verification", "paused"})
-			for _, t := range tables {
+			for _, t := range scan.Tables {
 				oldest := "never"
 				if !t.Oldest.IsZero() {
 					oldest = t.Oldest.Format(time.RFC3339)
 				}
 				w.AppendRow(table.Row{t.Table, t.Cycle, t.Started.Format(time.RFC3339), fmt.Sprintf("%d of %d", t.Done, t.Ranges), t.Rows, oldest, t.Paused})
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), w.Render())
+			_, err = fmt.Fprintln(c.OutOrStdout(), w.Render()+publishers(scan.Shares))
 			return err
 		},
 	}
@@ -52,4 +57,22 @@ func statusCommand(f *command.Flags) *cobra.Command {
 	f.Brokers(c)
 	f.CursorFile(c)
 	return c
+}
+
+// publishers lists who last took up which shares of the work.
+func publishers(shares []cursor.Owner) string {
+	if len(shares) == 0 {
+		return ""
+	}
+	byOwner := map[string][]string{}
+	for _, s := range shares {
+		byOwner[s.Owner] = append(byOwner[s.Owner], strconv.Itoa(s.Share))
+	}
+	w := table.NewWriter()
+	w.SetStyle(table.StyleLight)
+	w.AppendHeader(table.Row{"publisher", "shares of the work"})
+	for _, owner := range slices.Sorted(maps.Keys(byOwner)) {
+		w.AppendRow(table.Row{owner, strings.Join(byOwner[owner], " ")})
+	}
+	return "\n" + w.Render()
 }

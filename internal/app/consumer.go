@@ -207,7 +207,7 @@ func Single(ctx context.Context, s Settings) error {
 			s.Log.Error("saving the cursors", "err", err)
 		}
 	})
-	pub, err := newPublisher(ctx, s, p, sourceWiring{source, primary, sourceID, bus, store})
+	pub, err := newPublisher(ctx, s, p, sourceWiring{source, primary, sourceID, bus, cursor.Sole{Single: store}})
 	if err != nil {
 		return err
 	}

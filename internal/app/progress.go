@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/cursor"
-	"github.com/trickle-verify/trickle/message"
 )
 
 // TableProgress is how far the scan of one table has come.
@@ -22,13 +21,19 @@ type TableProgress struct {
 	Paused  string    `json:"paused"` // why it is not scanned; empty when it is
 }
 
+// Scan is how far the scan has come, and over Kafka which publisher has which share of it.
+type Scan struct {
+	Tables []TableProgress `json:"tables"`
+	Shares []cursor.Owner  `json:"shares"`
+}
+
 // Progress reads the stored position of the scan: from Kafka where there are brokers, else from the cursor file.
-func Progress(ctx context.Context, s Settings) ([]TableProgress, error) {
-	state, err := stored(ctx, s)
+func Progress(ctx context.Context, s Settings) (Scan, error) {
+	state, owners, err := stored(ctx, s)
 	if err != nil {
-		return nil, err
+		return Scan{}, err
 	}
-	out := []TableProgress{}
+	out := Scan{Tables: []TableProgress{}, Shares: owners}
 	for _, name := range slices.Sorted(maps.Keys(state.Tables)) {
 		t := state.Tables[name]
 		p := TableProgress{Table: name, Cycle: t.Cycle, Started: t.Started, Paused: t.Paused}
@@ -42,24 +47,25 @@ func Progress(ctx context.Context, s Settings) ([]TableProgress, error) {
 				p.Oldest = r.VerifiedAt
 			}
 		}
-		out = append(out, p)
+		out.Tables = append(out.Tables, p)
 	}
 	return out, nil
 }
 
-func stored(ctx context.Context, s Settings) (cursor.State, error) {
+func stored(ctx context.Context, s Settings) (cursor.State, []cursor.Owner, error) {
 	if len(s.Brokers) == 0 {
-		return cursor.ReadFile(s.CursorFile)
+		state, err := cursor.ReadFile(s.CursorFile)
+		return state, []cursor.Owner{}, err
 	}
 	p, err := s.LoadPolicy()
 	if err != nil {
-		return cursor.State{}, err
+		return cursor.State{}, nil, err
 	}
 	var st stack
 	defer st.close()
 	bus, err := s.openBus(ctx, &st)
 	if err != nil {
-		return cursor.State{}, err
+		return cursor.State{}, nil, err
 	}
-	return cursor.NewTopic(bus, message.Topics{Pipeline: p.Pipeline}.Cursors(), s.Log).Load(ctx)
+	return cursor.ReadTopic(ctx, bus, s.cursors(p.Pipeline))
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +41,11 @@ func (s scans) Scan(ctx context.Context, job scheduler.Job) (scheduler.Scanned, 
 	return scheduler.Scanned{Ranges: out.Ranges, Rows: out.Rows, Bytes: out.Bytes, SourceTime: out.SourceTime}, err
 }
 
+func (s scans) Divide(ctx context.Context, table string, most, rows int) (scheduler.Division, error) {
+	d, err := s.Scanner.Divide(ctx, table, most, rows)
+	return scheduler.Division{Rows: d.Rows, Pieces: d.Pieces}, err
+}
+
 // publisher is the source's side, wired.
 type publisher struct {
 	policy    *policy.Policy
@@ -48,12 +55,6 @@ type publisher struct {
 	server    *sidechannel.Server
 	beat      *heartbeat.Table
 	settings  Settings
-}
-
-// CursorStore keeps cursors.
-type CursorStore interface {
-	scheduler.Store
-	Close() error
 }
 
 func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWiring) (*publisher, error) {
@@ -85,7 +86,7 @@ type sourceWiring struct {
 	primary  *pgxpool.Pool // nil: none is named
 	identity postgres.Identity
 	bus      transport.Bus
-	store    CursorStore
+	store    scheduler.Store
 }
 
 // loads measures the source for the scheduler's backoff.
@@ -146,11 +147,19 @@ func Publisher(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
-	store := cursor.NewTopic(g.bus, message.Topics{Pipeline: g.policy.Pipeline}.Cursors(), s.Log)
 	primary, err := s.openPrimary(ctx, &st, g.identity)
 	if err != nil {
 		return err
 	}
+	store, err := cursor.OpenTopic(ctx, g.bus, s.cursors(g.policy.Pipeline))
+	if err != nil {
+		return err
+	}
+	st.push(func() {
+		if err := store.Close(); err != nil {
+			s.Log.Warn("leaving the other publishers", "err", err)
+		}
+	})
 	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, primary, g.identity, g.bus, store})
 	if err != nil {
 		return err
@@ -165,6 +174,18 @@ func Publisher(ctx context.Context, s Settings) error {
 		})
 	}
 	return ended(ctx, parts.Wait())
+}
+
+// cursors says where publishers keep their memory and how they share it.
+func (s Settings) cursors(pipeline string) cursor.TopicOptions {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	t := message.Topics{Pipeline: pipeline}
+	return cursor.TopicOptions{
+		Name: t.Cursors(), Group: t.CursorGroup(), Partitions: cursorPartitions, Owner: host + "/" + strconv.Itoa(os.Getpid()), Log: s.Log,
+	}
 }
 
 // watch applies edits of the policy file; an invalid one is refused and the old one stays.

@@ -164,6 +164,10 @@ func topics(pipeline string) []transport.TopicSpec {
 	return []transport.TopicSpec{
 		{Name: t.Verify(), Partitions: 8},
 		{Name: t.Requests(), Partitions: 4},
-		{Name: t.Cursors(), Partitions: 1, Compacted: true},
+		{Name: t.Cursors(), Partitions: cursorPartitions, Compacted: true},
 	}
 }
+
+// cursorPartitions is how many publishers may share a pipeline, and a table. It has many divisors, so that two, three, four or six of them have
+// equal parts.
+const cursorPartitions = 12

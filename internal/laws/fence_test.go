@@ -8,6 +8,7 @@ import (
 
 	"github.com/trickle-verify/trickle/internal/testbed"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
+	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/scanner"
 	"github.com/trickle-verify/trickle/sidechannel"
@@ -33,7 +34,7 @@ func TestCommitThatHangsInSyncRepIsNotReverted(t *testing.T) {
 	}
 
 	// The range differs, and every question about it is refused as unstable.
-	ranges, err := p.scanner.Plan(t.Context(), "public.t")
+	ranges, err := p.scanner.Plan(t.Context(), "public.t", message.Range{})
 	if err != nil {
 		t.Fatal(err)
 	}

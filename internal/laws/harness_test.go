@@ -270,7 +270,7 @@ func (p *pair) scan() {
 func (p *pair) scanAs(job scanner.Job) {
 	p.t.Helper()
 	ctx := p.t.Context()
-	ranges, err := p.scanner.Plan(ctx, "public.t")
+	ranges, err := p.scanner.Plan(ctx, "public.t", message.Range{})
 	if err != nil {
 		p.t.Fatal(err)
 	}

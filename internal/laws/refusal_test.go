@@ -103,7 +103,7 @@ func TestSchemaChangePausesAndResumes(t *testing.T) {
 	p.scan()
 	p.exec(p.src, `ALTER TABLE t ADD COLUMN extra int DEFAULT 5`)
 	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 7`)
-	if _, err := p.scanner.Plan(t.Context(), "public.t"); err == nil {
+	if _, err := p.scanner.Plan(t.Context(), "public.t", message.Range{}); err == nil {
 		t.Fatal("the scanner read a table that had changed")
 	}
 	p.caughtUp()

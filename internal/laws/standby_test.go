@@ -7,6 +7,7 @@ import (
 
 	"github.com/trickle-verify/trickle/internal/testbed"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
+	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/scanner"
@@ -46,7 +47,7 @@ const (
 // handle scans the table and has the detector deal with the message.
 func (p *pair) handle() error {
 	p.t.Helper()
-	ranges, err := p.scanner.Plan(p.t.Context(), "public.t")
+	ranges, err := p.scanner.Plan(p.t.Context(), "public.t", message.Range{})
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -1,0 +1,348 @@
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+// crew is several publishers of one pipeline.
+type crew struct {
+	t      *testing.T
+	bus    *transport.Memory
+	source *fake // that all of them read
+	policy *policy.Policy
+}
+
+func newCrew(t *testing.T, f *fake, lines string) *crew {
+	t.Helper()
+	c := &crew{t: t, bus: transport.NewMemory(transport.MemoryOptions{}), source: f, policy: parsed(t, lines)}
+	return c
+}
+
+func (c *crew) options() cursor.TopicOptions {
+	return cursor.TopicOptions{Name: "test.cursors", Group: "test.cursors", Partitions: 12, Log: slog.New(slog.DiscardHandler)}
+}
+
+// member is one publisher.
+type member struct {
+	*fake     // what it scanned itself
+	scheduler *Scheduler
+	// stop ends it, and leave lets the group know: at once, or when it would have been missed.
+	stop, leave func()
+}
+
+// hire starts a publisher. Its scans are noted for itself and for the whole crew.
+func (c *crew) hire() *member {
+	c.t.Helper()
+	topic, err := cursor.OpenTopic(c.t.Context(), c.bus, c.options())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m := &member{fake: &fake{began: c.source.began}}
+	s, stop := running(c.t, Config{Policy: c.policy, Scanner: seen{c.source, m.fake}, Store: topic})
+	var once sync.Once
+	m.scheduler, m.stop, m.leave = s, stop, func() {
+		once.Do(func() {
+			if err := topic.Close(); err != nil {
+				c.t.Error(err)
+			}
+		})
+	}
+	c.t.Cleanup(func() { stop(); m.leave() })
+	return m
+}
+
+// seen scans one source and notes it in another fake as well.
+type seen struct {
+	*fake
+	by *fake
+}
+
+func (s seen) Scan(ctx context.Context, job Job) (Scanned, error) {
+	s.by.mu.Lock()
+	s.by.scans = append(s.by.scans, scan{time.Since(s.by.began), job})
+	s.by.mu.Unlock()
+	return s.fake.Scan(ctx, job)
+}
+
+// cycle gathers how often each range was scanned in a cycle, and when the first and the last were.
+func (f *fake) cycle(table string, n uint64) (times map[string]int, first, last time.Duration) {
+	times, first = map[string]int{}, time.Hour
+	for _, s := range f.seen() {
+		if s.job.Table == table && s.job.Cycle == n {
+			times[s.job.Range.Bounds.String()]++
+			first, last = min(first, s.at), max(last, s.at)
+		}
+	}
+	return times, first, last
+}
+
+// stored is what all shares hold; every table's ranges must be a chain.
+func (c *crew) stored() cursor.State {
+	c.t.Helper()
+	state, _, err := cursor.ReadTopic(c.t.Context(), c.bus, c.options())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for table, ranges := range state.Ranges {
+		if err := wholeChain(ranges); err != nil {
+			c.t.Errorf("%s: %v", table, err)
+		}
+	}
+	return state
+}
+
+func TestThreePublishersScanATableThreeTimesAsFast(t *testing.T) {
+	t.Parallel()
+	took := func(publishers int) (took time.Duration) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(map[string]int{"public.a": 120})
+			f.took = time.Second
+			c := newCrew(t, f, "schedule: {cycle: 1s}")
+			var crew []*member
+			for range publishers {
+				crew = append(crew, c.hire())
+			}
+			after(5 * time.Minute)
+			times, _, last := f.cycle("public.a", 1)
+			if len(times) != 120 {
+				t.Errorf("%d of 120 ranges were scanned", len(times))
+			}
+			for r, n := range times {
+				if n != 1 {
+					t.Errorf("%s was scanned %d times", r, n)
+				}
+			}
+			_, next, _ := f.cycle("public.a", 2)
+			if next < last {
+				t.Errorf("cycle 2 began after %s, when cycle 1 went on until %s", next, last)
+			}
+			for _, m := range crew {
+				if own, _, _ := m.cycle("public.a", 1); len(own) != 120/publishers {
+					t.Errorf("one publisher scanned %d ranges", len(own))
+				}
+			}
+			for _, s := range f.seen() {
+				if s.job.Ranges != 120 {
+					t.Fatalf("a message says that there are %d ranges", s.job.Ranges)
+				}
+			}
+			c.stored()
+			took = next
+		})
+		return took
+	}
+	one, three := took(1), took(3)
+	t.Logf("a cycle takes one publisher %s and three %s", one, three)
+	if three > one/3+3*followEvery {
+		t.Errorf("a cycle takes one publisher %s and three %s", one, three)
+	}
+}
+
+// A publisher that dies is taken over: what it had verified isn't scanned again in that cycle, and nothing is left out of it.
+func TestADeadPublisherIsTakenOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(map[string]int{"public.a": 120, "public.b": 2, "public.c": 1})
+		f.took = time.Second
+		c := newCrew(t, f, "schedule: {cycle: 1s}")
+		one, two, three := c.hire(), c.hire(), c.hire()
+		after(15500 * time.Millisecond)
+		two.stop()
+		was := two.count("")
+		after(10 * time.Second) // the session timeout
+		two.leave()
+		after(5 * time.Minute)
+		if was == 0 || two.count("") != was {
+			t.Fatalf("the dead one scanned %d ranges, then %d", was, two.count(""))
+		}
+		twice := 0
+		for table, ranges := range f.tables {
+			times, _, last := f.cycle(table, 1)
+			if len(times) != ranges {
+				t.Errorf("%d of %d ranges of %s were scanned in cycle 1", len(times), ranges, table)
+			}
+			for _, n := range times {
+				twice += n - 1
+			}
+			if _, next, _ := f.cycle(table, 2); next < last {
+				t.Errorf("cycle 2 of %s began after %s, when cycle 1 went on until %s", table, next, last)
+			}
+		}
+		if twice > 1 {
+			t.Errorf("%d ranges were scanned again; only the one in flight may be", twice)
+		}
+		if n := len(one.scheduler.Status().Mine) + len(three.scheduler.Status().Mine); n != 12 {
+			t.Errorf("the two that are left have %d shares", n)
+		}
+		c.stored()
+	})
+}
+
+// Publishers that come and go at any moment leave nothing out and do little twice.
+func TestPublishersComeAndGo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(map[string]int{"public.a": 96, "public.b": 30})
+		f.took = 300 * time.Millisecond
+		c := newCrew(t, f, "schedule: {cycle: 1s}")
+		crew := []*member{c.hire()}
+		moves := 0
+		for i := range 20 {
+			after(time.Duration(1+i%7) * 700 * time.Millisecond)
+			if i%3 == 2 && len(crew) > 1 {
+				crew[0].stop()
+				crew[0].leave()
+				crew = crew[1:]
+			} else if len(crew) < 4 {
+				crew = append(crew, c.hire())
+			}
+			moves++
+		}
+		after(5 * time.Minute)
+		for table, ranges := range f.tables {
+			for n := uint64(1); n <= 3; n++ {
+				times, _, last := f.cycle(table, n)
+				if len(times) != ranges {
+					t.Errorf("%d of %d ranges of %s were scanned in cycle %d", len(times), ranges, table, n)
+				}
+				again := 0
+				for _, n := range times {
+					again += n - 1
+				}
+				if again > 4*moves {
+					t.Errorf("%d ranges of %s were scanned again in cycle %d", again, table, n)
+				}
+				if _, next, _ := f.cycle(table, n+1); next < last {
+					t.Errorf("cycle %d of %s began after %s, when the one before went on until %s", n+1, table, next, last)
+				}
+			}
+		}
+		c.stored()
+	})
+}
+
+// The policy's ceilings are those of all publishers together, however the tables lie.
+func TestCeilingsAreOfAllPublishersTogether(t *testing.T) {
+	t.Parallel()
+	for _, tables := range []map[string]int{{"public.a": 600}, {"public.a": 3}, {"public.a": 3, "public.b": 120}} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake(tables)
+			f.took = 10 * time.Millisecond
+			c := newCrew(t, f, "schedule: {cycle: 1s}\nrate: {rows_per_second: 5000}")
+			for range 3 {
+				c.hire()
+			}
+			after(time.Minute)
+			was := f.count("")
+			after(10 * time.Minute)
+			if n := f.count("") - was; n > 603 || n < 500 {
+				t.Errorf("%v: %d ranges in 600 s, and a second of the ceiling is one", tables, n)
+			}
+		})
+	}
+}
+
+// A table that outgrows its plan gets another one, and the old one leaves nothing behind.
+func TestAGrowingTableIsSharedOutAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(map[string]int{"public.a": 3})
+		c := newCrew(t, f, "schedule: {cycle: 10s}")
+		c.hire()
+		c.hire()
+		after(15 * time.Second)
+		if p := c.stored().Board.Plans["public.a"]; len(p.Spans) != 1 || p.Version != 1 {
+			t.Fatalf("a table of three ranges is planned as %+v", p)
+		}
+		f.mu.Lock()
+		f.tables["public.a"] = 240
+		f.onJob = func(j Job) ([]cursor.Range, error) {
+			r := j.Range
+			r.Rows, r.VerifiedAt = 5000, time.Now()
+			if r.Bounds.Hi != nil || r.Bounds.Lo != nil && number(r.Bounds.Lo) > 2 {
+				return []cursor.Range{r}, nil
+			}
+			return slices.Clone(cut(240)[2:]), nil // it has grown at its end
+		}
+		f.mu.Unlock()
+		after(time.Minute)
+		state := c.stored()
+		p := state.Board.Plans["public.a"]
+		if len(p.Spans) != 12 || p.Version != 2 || p.Cycle == 0 {
+			t.Errorf("a table of 240 ranges is planned as %+v", p)
+		}
+		if n := len(state.Ranges["public.a"]); n != 240 {
+			t.Errorf("%d ranges are stored", n)
+		}
+		cycle := state.Tables["public.a"].Cycle
+		after(30 * time.Second)
+		if times, _, _ := f.cycle("public.a", cycle+1); len(times) != 240 {
+			t.Errorf("%d of 240 ranges were scanned in a cycle", len(times))
+		}
+		if p := c.stored().Board.Plans["public.a"]; p.Version != 2 {
+			t.Errorf("it is planned again and again: version %d", p.Version)
+		}
+	})
+}
+
+// A table that is gone leaves nothing behind in any share, and one that can't be read says why.
+func TestDroppedAndPausedTablesOfACrew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(map[string]int{"public.a": 60, "public.b": 60, "public.off": 3})
+		f.paused["public.off"] = "it has no key"
+		c := newCrew(t, f, "schedule: {cycle: 10s}")
+		c.hire()
+		c.hire()
+		after(20 * time.Second)
+		if p := c.stored().Tables["public.off"].Paused; p != "it has no key" {
+			t.Errorf("stored as paused because of %q", p)
+		}
+		f.mu.Lock()
+		delete(f.tables, "public.b")
+		f.paused["public.off"], f.paused["public.a"] = "", "no right to it"
+		f.mu.Unlock()
+		after(time.Minute)
+		state := c.stored()
+		if p := state.Tables["public.a"].Paused; p != "no right to it" {
+			t.Errorf("stored as paused because of %q", p)
+		}
+		if len(state.Tables) != 2 || len(state.Ranges) != 2 || len(state.Board.Plans) != 2 || state.Tables["public.off"].Paused != "" {
+			t.Errorf("stored: %v, plans %v", state.Tables, state.Board.Plans)
+		}
+		records, err := c.bus.Replay(t.Context(), "test.cursors")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
+			if key := string(r.Key); slices.Contains([]string{"table/public.b", "plan/public.b"}, key) || len(key) > 8 && key[len(key)-8:] == "public.b" {
+				t.Errorf("%s is left", key)
+			}
+		}
+	})
+}
+
+func TestAPublisherWithoutAShareSaysSo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, newFake(map[string]int{"public.a": 60}), "schedule: {cycle: 10s}")
+		for range 12 {
+			c.hire()
+		}
+		idle := c.hire()
+		after(30 * time.Second)
+		if st := idle.scheduler.Status(); st.Waiting != "no share of the work is this publisher's" || st.Shares != 12 || len(st.Mine) != 0 || idle.count("") != 0 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
