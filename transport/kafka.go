@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -17,9 +16,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/sasl"
 	"golang.org/x/sync/semaphore"
 )
 
@@ -27,10 +24,12 @@ const (
 	defaultMaxMessage     = 900 << 10
 	defaultConnectTimeout = 10 * time.Second
 	retryEvery            = 250 * time.Millisecond
-	topicAppears          = 2 * time.Second // how long a topic that was just created may be unknown to a broker
-	inFlightBytes         = 64 << 20        // of records that were given to Send and are not acknowledged
-	recordOverhead        = 1 << 10         // what a record counts beside its value, so that small ones are bounded too
-	batchOverhead         = 64 << 10        // room for key and headers beside a value of MaxMessage
+	hangUps               = 3 * time.Second  // of a broker that ends connections, before that is how it is
+	tellAfter             = 10 * time.Second // of waiting for Kafka, and again each time
+	topicAppears          = 2 * time.Second  // how long a topic that was just created may be unknown to a broker
+	inFlightBytes         = 64 << 20         // of records that were given to Send and are not acknowledged
+	recordOverhead        = 1 << 10          // what a record counts beside its value, so that small ones are bounded too
+	batchOverhead         = 64 << 10         // room for key and headers beside a value of MaxMessage
 )
 
 // KafkaOptions says how to reach Kafka. Brokers is required.
@@ -38,11 +37,10 @@ type KafkaOptions struct {
 	Brokers        []string // host:port
 	ClientID       string   // default "trickle"
 	Logger         *slog.Logger
-	MaxMessage     int            // bytes of the largest record's value; what is larger travels in parts; default 900 KiB
-	ConnectTimeout time.Duration  // of NewKafka; default 10 s
-	TLS            *tls.Config    // nil: no TLS
-	SASL           sasl.Mechanism // nil: no authentication
-	Hooks          []kgo.Hook     // metrics; attached to every client
+	MaxMessage     int           // bytes of the largest record's value; what is larger travels in parts; default 900 KiB
+	ConnectTimeout time.Duration // of NewKafka; default 10 s
+	Security       Security
+	Hooks          []kgo.Hook // metrics; attached to every client
 }
 
 // Kafka carries records through a Kafka cluster: one client produces, each reader has a client of its own.
@@ -52,6 +50,7 @@ type Kafka struct {
 	admin    *kadm.Client
 	inFlight *semaphore.Weighted
 	producer string // names this bus in the headers of parts
+	dialer   *dialer
 
 	mu        sync.Mutex
 	messages  uint64 // messages that were divided so far; the lock also keeps their parts together
@@ -60,7 +59,7 @@ type Kafka struct {
 	compacted map[string]struct{}    // topics that Ensure was told are
 }
 
-// NewKafka connects; it fails with one line when no broker answers in time or the login is refused.
+// NewKafka connects; it fails with one line when no broker answers in time, when both ends do not agree on TLS, or when the login is refused.
 func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	o.ClientID = cmp.Or(o.ClientID, "trickle")
 	o.MaxMessage = cmp.Or(o.MaxMessage, defaultMaxMessage)
@@ -71,6 +70,9 @@ func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	if len(o.Brokers) == 0 {
 		return nil, errors.New("no Kafka broker is named; set --brokers host:port")
 	}
+	if err := o.Security.Check(); err != nil {
+		return nil, err
+	}
 	id := make([]byte, 16)
 	rand.Read(id)
 	k := &Kafka{
@@ -79,6 +81,7 @@ func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		producer:  hex.EncodeToString(id),
 		readers:   map[io.Closer]struct{}{},
 		compacted: map[string]struct{}{},
+		dialer:    &dialer{tls: o.Security.TLS, log: o.Logger},
 	}
 	var err error
 	if k.client, err = k.newClient(
@@ -92,71 +95,11 @@ func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		return nil, fmt.Errorf("Kafka at %s: %w; check --brokers", strings.Join(o.Brokers, ","), err)
 	}
 	k.admin = kadm.NewClient(k.client)
-	if err := k.ping(ctx); err != nil {
+	if err := k.probe(ctx); err != nil {
 		k.client.Close()
 		return nil, err
 	}
 	return k, nil
-}
-
-func (k *Kafka) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
-	common := []kgo.Opt{
-		kgo.SeedBrokers(k.options.Brokers...),
-		kgo.ClientID(k.options.ClientID),
-		kgo.WithLogger(kafkaLogger{k.options.Logger}),
-		kgo.WithHooks(k.options.Hooks...),
-		kgo.MetadataMinAge(retryEvery), // a reader notices a broker's return at once
-		kgo.RetryBackoffFn(func(tries int) time.Duration { return min(retryEvery*time.Duration(tries), 2*time.Second) }),
-	}
-	if k.options.TLS != nil {
-		common = append(common, kgo.DialTLSConfig(k.options.TLS))
-	}
-	if k.options.SASL != nil {
-		common = append(common, kgo.SASL(k.options.SASL))
-	}
-	return kgo.NewClient(append(common, opts...)...)
-}
-
-func (k *Kafka) ping(ctx context.Context) error {
-	bounded, cancel := context.WithTimeout(ctx, k.options.ConnectTimeout)
-	defer cancel()
-	var last error
-	for {
-		err := k.client.Ping(bounded)
-		if err == nil {
-			return nil
-		}
-		if last == nil || bounded.Err() == nil {
-			last = err
-		}
-		brokers := strings.Join(k.options.Brokers, ",")
-		switch {
-		case ctx.Err() != nil:
-			return fmt.Errorf("connecting to Kafka at %s: %w", brokers, ctx.Err())
-		case errors.Is(err, kerr.SaslAuthenticationFailed):
-			return fmt.Errorf("Kafka at %s refuses the login: %w; check user and password", brokers, err)
-		case !transient(err):
-			return fmt.Errorf("Kafka at %s: %w", brokers, err)
-		}
-		if !pause(bounded) && errors.Is(last, io.EOF) {
-			return fmt.Errorf("Kafka at %s hangs up: %w; check TLS and login, and --brokers", brokers, last)
-		}
-		if bounded.Err() != nil {
-			return fmt.Errorf("cannot reach Kafka at %s: %w; check --brokers", brokers, last)
-		}
-	}
-}
-
-// pause waits a moment and reports false when the context ended meanwhile.
-func pause(ctx context.Context) bool {
-	timer := time.NewTimer(retryEvery)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // Send appends the records and waits until every in-sync replica has them. When the context ends first, the records may still arrive.
@@ -237,7 +180,7 @@ func (k *Kafka) produce(ctx context.Context, r Record, results chan<- error) err
 	}
 	o := &outcome{left: len(pieces), done: func(err error) {
 		k.inFlight.Release(weight)
-		results <- explain(err, r.Topic)
+		results <- k.explain(err, r.Topic, Write)
 	}}
 	for _, piece := range pieces {
 		// The client's own limits take the caller's context for that of every record in the batch; Send waits with it instead.

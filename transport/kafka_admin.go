@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -20,8 +22,9 @@ func transient(err error) bool {
 	return !errors.As(err, &answer) || answer.Retriable
 }
 
-// patient calls do until it succeeds, fails for good, or the context ends.
+// patient calls do until it succeeds, fails for good, or the context ends. What it waits for is told once it has waited long.
 func (k *Kafka) patient(ctx context.Context, do func() error) error {
+	told := time.Now()
 	for {
 		err := do()
 		switch {
@@ -34,15 +37,19 @@ func (k *Kafka) patient(ctx context.Context, do func() error) error {
 		case !transient(err):
 			return err
 		}
-		k.options.Logger.Debug("waiting for Kafka", "err", err)
+		if time.Since(told) >= tellAfter {
+			told = time.Now()
+			k.options.Logger.Warn("waiting for Kafka", "err", err)
+		}
 		if !pause(ctx) {
 			return fmt.Errorf("waiting for Kafka: %w: %w", ctx.Err(), err)
 		}
 	}
 }
 
-// Ensure creates the topics that do not exist, with the broker's own replication factor. A topic counts as compacted on this bus
-// (see Send and Replay) when its spec says so.
+// Ensure creates the topics that do not exist, with the broker's own replication factor; where this login may not, all that are missing
+// are named in one *NotCreatedError. Topics that exist are left as they are; what is wrong with them is logged. A topic counts as compacted
+// on this bus (see Send and Replay) when its spec says so.
 func (k *Kafka) Ensure(ctx context.Context, topics ...TopicSpec) error {
 	k.mu.Lock()
 	for _, spec := range topics {
@@ -51,28 +58,56 @@ func (k *Kafka) Ensure(ctx context.Context, topics ...TopicSpec) error {
 		}
 	}
 	k.mu.Unlock()
-	for _, spec := range topics {
-		if err := k.ensure(ctx, spec); err != nil {
-			return err
+	states, err := k.Inspect(ctx, topics...)
+	if err != nil {
+		return err
+	}
+	var (
+		denied []TopicSpec
+		reason error
+	)
+	for _, state := range states {
+		for _, f := range state.Faults {
+			k.options.Logger.Warn("a topic is not as it should be", "fault", f.What, "fix", f.Fix)
 		}
+		if state.Exists {
+			continue
+		}
+		err := k.create(ctx, state.Spec)
+		switch {
+		case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+			denied, reason = append(denied, state.Spec), err
+		case err != nil:
+			return fmt.Errorf("creating topic %s: %w; or make it yourself: %s", state.Spec.Name, err, state.Spec.CreateCommand(k.options.Brokers))
+		}
+	}
+	if len(denied) > 0 {
+		return &NotCreatedError{Topics: denied, Brokers: k.options.Brokers, Principal: k.options.Security.Principal(), Err: reason}
 	}
 	return nil
 }
 
-func (k *Kafka) ensure(ctx context.Context, spec TopicSpec) error {
-	_, err := k.describe(ctx, spec.Name)
-	if !errors.Is(err, kerr.UnknownTopicOrPartition) {
-		return explain(err, spec.Name)
+// create makes a topic; one that somebody made meanwhile is fine.
+func (k *Kafka) create(ctx context.Context, spec TopicSpec) error {
+	err := k.createWith(ctx, spec, slices.Concat(spec.Config(), spec.Tuning()))
+	if errors.Is(err, kerr.InvalidConfig) || errors.Is(err, kerr.PolicyViolation) {
+		// Hosted clusters let their users set a part of all settings only.
+		k.options.Logger.Debug("the cluster refuses a topic's settings; trying with fewer", "topic", spec.Name, "err", err)
+		err = k.createWith(ctx, spec, spec.Config())
 	}
-	settings := map[string]*string{"cleanup.policy": kadm.StringPtr("delete")}
-	if spec.Compacted {
-		settings["cleanup.policy"] = kadm.StringPtr("compact")
-	} else if spec.Retention > 0 {
-		settings["retention.ms"] = kadm.StringPtr(fmt.Sprint(spec.Retention.Milliseconds()))
+	if err != nil {
+		return err
 	}
-	partitions := max(spec.Partitions, 1)
-	err = k.patient(ctx, func() error {
-		answer, err := k.admin.CreateTopic(ctx, partitions, -1, settings, spec.Name)
+	return k.existing(ctx, spec.Name)
+}
+
+func (k *Kafka) createWith(ctx context.Context, spec TopicSpec, settings []Setting) error {
+	config := map[string]*string{}
+	for _, s := range settings {
+		config[s.Name] = &s.Value
+	}
+	return k.patient(ctx, func() error {
+		answer, err := k.admin.CreateTopic(ctx, spec.partitions(), -1, config, spec.Name)
 		if errors.Is(err, kerr.TopicAlreadyExists) {
 			return nil
 		}
@@ -81,19 +116,6 @@ func (k *Kafka) ensure(ctx context.Context, spec TopicSpec) error {
 		}
 		return err
 	})
-	if err != nil {
-		wanted := fmt.Sprintf("partitions=%d", partitions)
-		for _, name := range []string{"cleanup.policy", "retention.ms"} {
-			if value := settings[name]; value != nil {
-				wanted += fmt.Sprintf(" %s=%s", name, *value)
-			}
-		}
-		if errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed) {
-			return fmt.Errorf("topic %s does not exist and this login may not create it: create it with %s, or grant CREATE: %w", spec.Name, wanted, err)
-		}
-		return fmt.Errorf("creating topic %s with %s: %w", spec.Name, wanted, err)
-	}
-	return k.existing(ctx, spec.Name)
 }
 
 // describe asks for the topic's partitions and leaders.
@@ -119,7 +141,7 @@ func (k *Kafka) existing(ctx context.Context, topic string) error {
 	for {
 		_, err := k.describe(ctx, topic)
 		if !errors.Is(err, kerr.UnknownTopicOrPartition) || !pause(bounded) {
-			return explain(err, topic)
+			return k.explain(err, topic, Describe)
 		}
 	}
 }
@@ -130,10 +152,21 @@ func (k *Kafka) Partitions(ctx context.Context, topic string) (int, error) {
 		return 0, err
 	}
 	detail, err := k.describe(ctx, topic)
-	return len(detail.Partitions), explain(err, topic)
+	return len(detail.Partitions), k.explain(err, topic, Describe)
 }
 
-// explain says what an error about a topic means.
+// explain says what an error about a topic means to whoever tried to do this with it.
+func (k *Kafka) explain(err error, topic string, tried Operation) error {
+	right := Right{Resource: Topic, Name: topic, Operations: []Operation{tried}}
+	switch {
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		return k.denied(err, right)
+	case errors.Is(err, kerr.ClusterAuthorizationFailed) && tried == Write:
+		return k.denied(err, right, Right{Resource: Cluster, Operations: []Operation{IdempotentWrite}, Why: "before Kafka 2.8 only"})
+	}
+	return explain(err, topic)
+}
+
 func explain(err error, topic string) error {
 	switch {
 	case err == nil:
@@ -144,8 +177,6 @@ func explain(err error, topic string) error {
 		return ErrClosed
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		return noTopic(topic)
-	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		return fmt.Errorf("this login has no right to topic %s: grant READ, WRITE and DESCRIBE: %w", topic, err)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
 		return fmt.Errorf("%w for topic %s: raise its max.message.bytes to at least 1 MiB: %w", ErrTooLarge, topic, err)
 	default:

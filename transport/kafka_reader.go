@@ -187,15 +187,19 @@ func (k *Kafka) judge(ctx context.Context, group string, e kgo.FetchError) error
 			"from", loss.ConsumedTo, "to", loss.ResetTo)
 		return nil
 	case errors.Is(e.Err, kerr.GroupAuthorizationFailed):
-		return fmt.Errorf("this login has no right to consumer group %s: grant READ on it: %w", group, e.Err)
+		return k.noGroup(group, e.Err)
 	case errors.Is(e.Err, kerr.TopicAuthorizationFailed):
-		return explain(e.Err, e.Topic)
+		return k.explain(e.Err, e.Topic, Read)
 	case errors.Is(e.Err, kerr.SaslAuthenticationFailed):
-		return fmt.Errorf("Kafka refuses the login: %w; check user and password", e.Err)
+		return fmt.Errorf("Kafka refuses the login: %w; check TRICKLE_KAFKA_SASL_USER and its password", e.Err)
 	default:
 		k.options.Logger.Debug("reading goes on after an error", "topic", e.Topic, "partition", e.Partition, "err", e.Err)
 		return nil
 	}
+}
+
+func (k *Kafka) noGroup(group string, err error) error {
+	return k.denied(err, Right{Resource: Group, Name: group, Operations: []Operation{Read}})
 }
 
 // take notes what was fetched and returns what is whole.
@@ -269,7 +273,7 @@ func (r *kafkaReader) Commit(ctx context.Context) error {
 		r.bus.options.Logger.Debug("partitions were lost before they were committed", "group", r.group, "err", err)
 		return nil
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
-		return fmt.Errorf("this login has no right to consumer group %s: grant READ on it: %w", r.group, err)
+		return r.bus.noGroup(r.group, err)
 	case err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed):
 		return fmt.Errorf("committing in group %s: %w", r.group, err)
 	}

@@ -80,7 +80,7 @@ func (k *Kafka) replay(ctx context.Context, at partition, offset, end int64) ([]
 			continue
 		}
 		if err != nil {
-			return nil, explain(err, at.topic)
+			return nil, k.explain(err, at.topic, Read)
 		}
 		for _, raw := range records {
 			if raw.Offset >= end {

@@ -28,14 +28,6 @@ type Record struct {
 	At        time.Time // when the transport took it
 }
 
-// TopicSpec is what Ensure creates.
-type TopicSpec struct {
-	Name       string
-	Partitions int32         // at least 1
-	Compacted  bool          // keep the last record of each key for ever
-	Retention  time.Duration // of a topic that is not compacted; 0 for the broker's own
-}
-
 // Reader gives records out in order per partition.
 type Reader interface {
 	// Fetch waits for records and returns at least one, or the context's error, or ErrClosed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -64,10 +65,6 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 		if err := beat.Create(ctx); err != nil {
 			return nil, err
 		}
-	}
-	topics := message.Topics{Pipeline: p.Pipeline}
-	if err := w.bus.Ensure(ctx, transport.TopicSpec{Name: topics.Replies(name), Partitions: 1, Retention: time.Hour}); err != nil {
-		return nil, err
 	}
 	c.client = sidechannel.New(w.bus, s.codec(), sidechannel.Options{Pipeline: p.Pipeline, Consumer: name, Logger: s.Log})
 	c.gate = gate.New(p.Gate, gate.Parts{Heartbeat: beat})
@@ -148,7 +145,10 @@ func (i inbox) Fetch(ctx context.Context) ([]detector.Delivery, error) {
 func Consumer(ctx context.Context, s Settings) error {
 	var st stack
 	defer st.close()
-	g, err := s.ground(ctx, &st, s.openReplica)
+	g, err := s.ground(ctx, &st, side{s.openReplica, func(p *policy.Policy, id postgres.Identity) (Needs, error) {
+		name, err := s.consumer(id)
+		return DetectorNeeds(p.Pipeline, name), err
+	}})
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,11 @@ func Single(ctx context.Context, s Settings) error {
 	}
 	bus := transport.NewMemory(transport.MemoryOptions{})
 	st.push(func() { _ = bus.Close() })
-	if err := bus.Ensure(ctx, topics(p.Pipeline)...); err != nil {
+	name, err := s.consumer(replicaID)
+	if err != nil {
+		return err
+	}
+	if err := bus.Ensure(ctx, slices.Concat(PublisherNeeds(p.Pipeline).Topics, DetectorNeeds(p.Pipeline, name).Topics)...); err != nil {
 		return err
 	}
 	store, err := cursor.OpenFile(s.CursorFile)

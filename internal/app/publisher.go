@@ -143,7 +143,9 @@ func (p *publisher) apply(next *policy.Policy) error {
 func Publisher(ctx context.Context, s Settings) error {
 	var st stack
 	defer st.close()
-	g, err := s.ground(ctx, &st, s.openSource)
+	g, err := s.ground(ctx, &st, side{s.openSource, func(p *policy.Policy, _ postgres.Identity) (Needs, error) {
+		return PublisherNeeds(p.Pipeline), nil
+	}})
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,8 @@ type Settings struct {
 	PrimaryDSN string
 	ReplicaDSN string
 	Brokers    []string
+	// Security is how brokers and trickle prove to each other who they are.
+	Security transport.Security
 	// Consumer names the replica in topics and groups; empty: made of the replica's identity.
 	Consumer string
 	// Listen is the address of the status port, empty for none.
@@ -95,11 +97,14 @@ func open(ctx context.Context, st *stack, dsn string, o postgres.Options) (*pgxp
 	return pool, id, nil
 }
 
-func (s Settings) openBus(ctx context.Context, st *stack) (transport.Bus, error) {
+func (s Settings) openBus(ctx context.Context, st *stack) (*transport.Kafka, error) {
 	if len(s.Brokers) == 0 {
 		return nil, errors.New("no Kafka given: --brokers host:port,… or TRICKLE_BROKERS; to do without Kafka, run trickle run --replica DSN")
 	}
-	bus, err := transport.NewKafka(ctx, transport.KafkaOptions{Brokers: s.Brokers, Logger: s.Log})
+	for _, w := range s.Security.Warnings() {
+		s.Log.Warn("connection to Kafka", "warning", w)
+	}
+	bus, err := transport.NewKafka(ctx, transport.KafkaOptions{Brokers: s.Brokers, Logger: s.Log, Security: s.Security})
 	if err != nil {
 		return nil, err
 	}
@@ -119,18 +124,33 @@ type ground struct {
 	bus      transport.Bus
 }
 
-// ground reads the policy, opens one side's database, connects to Kafka and makes the topics.
-func (s Settings) ground(ctx context.Context, st *stack, database func(context.Context, *stack) (*pgxpool.Pool, postgres.Identity, error)) (g ground, err error) {
+// side is what tells the two commands' grounds apart.
+type side struct {
+	open  func(context.Context, *stack) (*pgxpool.Pool, postgres.Identity, error)
+	needs func(*policy.Policy, postgres.Identity) (Needs, error)
+}
+
+// ground reads the policy, opens one side's database, connects to Kafka, makes the topics and checks the rights to them.
+func (s Settings) ground(ctx context.Context, st *stack, this side) (g ground, err error) {
 	if g.policy, err = s.LoadPolicy(); err != nil {
 		return g, err
 	}
-	if g.pool, g.identity, err = database(ctx, st); err != nil {
+	if g.pool, g.identity, err = this.open(ctx, st); err != nil {
 		return g, err
 	}
-	if g.bus, err = s.openBus(ctx, st); err != nil {
+	needs, err := this.needs(g.policy, g.identity)
+	if err != nil {
 		return g, err
 	}
-	return g, g.bus.Ensure(ctx, topics(g.policy.Pipeline)...)
+	bus, err := s.openBus(ctx, st)
+	if err != nil {
+		return g, err
+	}
+	g.bus = bus
+	if err := bus.Ensure(ctx, needs.Topics...); err != nil {
+		return g, err
+	}
+	return g, bus.Require(ctx, needs.Rights...)
 }
 
 // consumer is the replica's name in topics: as set, else from its identity, so that two replicas never share one by default.
@@ -157,17 +177,3 @@ func newID() string {
 	}
 	return hex.EncodeToString(b)
 }
-
-// topics lists what both sides need, so that whoever starts first makes them.
-func topics(pipeline string) []transport.TopicSpec {
-	t := message.Topics{Pipeline: pipeline}
-	return []transport.TopicSpec{
-		{Name: t.Verify(), Partitions: 8},
-		{Name: t.Requests(), Partitions: 4},
-		{Name: t.Cursors(), Partitions: cursorPartitions, Compacted: true},
-	}
-}
-
-// cursorPartitions is how many publishers may share a pipeline, and a table. It has many divisors, so that two, three, four or six of them have
-// equal parts.
-const cursorPartitions = 12

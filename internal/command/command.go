@@ -139,7 +139,7 @@ func (f *Flags) Replica(c *cobra.Command) {
 
 // Brokers adds --brokers.
 func (f *Flags) Brokers(c *cobra.Command) {
-	c.Flags().StringSliceVar(&f.brokers, "brokers", nil, "Kafka's bootstrap servers, `host:port,…` (TRICKLE_BROKERS)")
+	c.Flags().StringSliceVar(&f.brokers, "brokers", nil, "Kafka's bootstrap servers, `host:port,…` (TRICKLE_BROKERS); TLS and login: TRICKLE_KAFKA_…, see docs/security.md")
 }
 
 // Consumer adds --consumer.
@@ -172,9 +172,12 @@ func (f *Flags) Settings() (app.Settings, error) {
 	if s.ReplicaDSN == "" {
 		s.ReplicaDSN = os.Getenv("TRICKLE_REPLICA_DSN")
 	}
-	s.Brokers = f.brokers
-	if env := os.Getenv("TRICKLE_BROKERS"); len(s.Brokers) == 0 && env != "" {
-		s.Brokers = strings.Split(env, ",")
+	if s.Brokers = list(strings.Join(f.brokers, ",")); len(s.Brokers) == 0 {
+		s.Brokers = list(os.Getenv("TRICKLE_BROKERS"))
+	}
+	var err error
+	if s.Security, err = security(); err != nil {
+		return s, err
 	}
 	s.SigningKey = os.Getenv("TRICKLE_SIGNING_KEY")
 	var level slog.Level

@@ -375,9 +375,17 @@ func TestEveryTargetOfMakeExists(t *testing.T) {
 
 func TestEveryEnvironmentVariableIsRead(t *testing.T) {
 	t.Parallel()
-	code, err := os.ReadFile(filepath.Join(root, "internal", "command", "command.go"))
+	var code strings.Builder
+	files, err := filepath.Glob(filepath.Join(root, "internal", "command", "*.go"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code.Write(text)
 	}
 	n := 0
 	variable := regexp.MustCompile(`\bTRICKLE_[A-Z_]+`)
@@ -385,7 +393,7 @@ func TestEveryEnvironmentVariableIsRead(t *testing.T) {
 		before, _, _ := strings.Cut(d.text, "\n## "+notYet)
 		for _, name := range variable.FindAllString(before, -1) {
 			n++
-			if !strings.Contains(string(code), `os.Getenv("`+name+`")`) {
+			if !strings.Contains(code.String(), `os.Getenv("`+name+`")`) {
 				t.Errorf("%s: nothing reads %s", d.path, name)
 			}
 		}

@@ -1,0 +1,70 @@
+package app
+
+import (
+	"time"
+
+	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+// cursorPartitions is how many publishers may share a pipeline, and a table. It has many divisors, so that two, three, four or six of them have
+// equal parts.
+const cursorPartitions = 12
+
+// Needs is what one side has of Kafka: the topics that it makes where they are missing, and the rights that its login has to have. Rights
+// to make topics and to read their settings are not among them: it works without.
+type Needs struct {
+	Topics []transport.TopicSpec
+	Rights []transport.Right
+}
+
+// PublisherNeeds lists what the publisher of a pipeline uses.
+func PublisherNeeds(pipeline string) Needs {
+	t := message.Topics{Pipeline: pipeline}
+	return Needs{
+		Topics: []transport.TopicSpec{verifyTopic(t), requestsTopic(t), {Name: t.Cursors(), Partitions: cursorPartitions, Compacted: true}},
+		Rights: []transport.Right{
+			may(t.Verify(), "to send verification", transport.Write),
+			may(t.Requests(), "to hear what replicas ask", transport.Read),
+			{Resource: transport.Topic, Name: t.Replies(""), Prefix: true, Operations: []transport.Operation{transport.Write}, Why: "to answer them"},
+			may(t.Cursors(), "to remember where the scan stands", transport.Read, transport.Write),
+			{Resource: transport.Group, Name: t.PublisherGroup(), Operations: []transport.Operation{transport.Read}, Why: "to share what replicas ask"},
+			{Resource: transport.Group, Name: t.CursorGroup(), Operations: []transport.Operation{transport.Read}, Why: "to share the tables with other publishers"},
+		},
+	}
+}
+
+// DetectorNeeds lists what a pipeline's detector of that name uses.
+func DetectorNeeds(pipeline, consumer string) Needs {
+	t := message.Topics{Pipeline: pipeline}
+	return Needs{
+		Topics: []transport.TopicSpec{verifyTopic(t), requestsTopic(t), {Name: t.Replies(consumer), Partitions: 1, Retention: time.Hour}},
+		Rights: []transport.Right{
+			may(t.Verify(), "to verify", transport.Read),
+			may(t.Requests(), "to ask the publisher", transport.Write),
+			may(t.Replies(consumer), "to hear its answers", transport.Read),
+			{Resource: transport.Group, Name: t.DetectorGroup(consumer), Operations: []transport.Operation{transport.Read}, Why: "to share the work with other instances"},
+		},
+	}
+}
+
+func verifyTopic(t message.Topics) transport.TopicSpec {
+	return transport.TopicSpec{Name: t.Verify(), Partitions: 8}
+}
+
+func requestsTopic(t message.Topics) transport.TopicSpec {
+	return transport.TopicSpec{Name: t.Requests(), Partitions: 4}
+}
+
+func may(topic, why string, ops ...transport.Operation) transport.Right {
+	return transport.Right{Resource: transport.Topic, Name: topic, Operations: ops, Why: why}
+}
+
+// OptionalRights are those that a side works better with: it then makes its topics itself and sees whether they are set up as they should be.
+func (n Needs) OptionalRights() []transport.Right {
+	out := make([]transport.Right, len(n.Topics))
+	for i, t := range n.Topics {
+		out[i] = may(t.Name, "to make it, and to see how it is set up", transport.Create, transport.DescribeConfigs)
+	}
+	return out
+}
