@@ -32,7 +32,7 @@ func (s *Source) Fence(ctx context.Context) (Horizon, error) {
 		m, err := s.primary.now(ctx)
 		return Horizon{at: m.Position, next: m.next, apart: true}, err
 	}
-	m, err := momentOf(ctx, s.pool)
+	m, err := s.moment(ctx)
 	if err != nil {
 		return Horizon{}, fmt.Errorf("taking the transaction horizon: %w", err)
 	}

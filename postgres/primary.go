@@ -44,18 +44,16 @@ const momentSQL = "SELECT " + positionSQL + `, pg_catalog.pg_snapshot_xmin(pg_ca
 	pg_catalog.age('3'::xid)::text, (extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000::numeric)::bigint::text`
 
 // momentOf asks a server, primary or standby, for its moment.
-func momentOf(ctx context.Context, pool *pgxpool.Pool) (m moment, err error) {
-	err = pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
-		return each(ctx, conn.Conn().PgConn(), momentSQL, nil, func(row [][]byte) error {
-			m.Position = parsePosition(row)
-			m.xmin, _ = strconv.ParseUint(string(row[3]), 10, 64)
-			xmax, _ := strconv.ParseUint(string(row[4]), 10, 64)
-			age, _ := strconv.ParseInt(string(row[5]), 10, 32)
-			next := uint32(age) + 3 // modulo 2^32
-			m.next = xmax + uint64(next-uint32(xmax))
-			m.clock = microseconds(row[6])
-			return nil
-		})
+func momentOf(ctx context.Context, conn *pgxpool.Conn) (m moment, err error) {
+	err = each(ctx, conn.Conn().PgConn(), momentSQL, nil, func(row [][]byte) error {
+		m.Position = parsePosition(row)
+		m.xmin, _ = strconv.ParseUint(string(row[3]), 10, 64)
+		xmax, _ := strconv.ParseUint(string(row[4]), 10, 64)
+		age, _ := strconv.ParseInt(string(row[5]), 10, 32)
+		next := uint32(age) + 3 // modulo 2^32
+		m.next = xmax + uint64(next-uint32(xmax))
+		m.clock = microseconds(row[6])
+		return nil
 	})
 	return m, err
 }
@@ -69,7 +67,11 @@ func microseconds(v []byte) time.Time {
 func (p *primary) now(ctx context.Context) (moment, error) {
 	ctx, cancel := context.WithTimeout(ctx, primaryBound)
 	defer cancel()
-	m, err := momentOf(ctx, p.pool)
+	var m moment
+	err := again(ctx, p.pool, func(conn *pgxpool.Conn) (err error) {
+		m, err = momentOf(ctx, conn)
+		return err
+	})
 	if err != nil {
 		return m, fmt.Errorf("asking the primary where it stands: %w; is TRICKLE_PRIMARY_DSN (--primary) still right, after a failover?", OneLine(err))
 	}

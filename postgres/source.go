@@ -115,24 +115,23 @@ const (
 	lastPause  = time.Second // so six tries, within a second and a half and what they take
 )
 
-// again runs fn on a connection and tries again a few times what passes: a standby cancels what is in the way of replay, and a failover cuts every connection.
+// again runs fn on a connection of the source, and counts what is cancelled.
 func (s *Source) again(ctx context.Context, fn func(conn *pgxpool.Conn) error) error {
-	for pause := firstPause; ; pause *= 2 {
-		err := s.once(ctx, fn)
+	return again(ctx, s.pool, func(conn *pgxpool.Conn) error {
+		err := fn(conn)
 		s.count(err)
+		return err
+	})
+}
+
+// again runs fn on a connection and tries again a few times what passes: a standby cancels what is in the way of replay, and a failover cuts every connection.
+func again(ctx context.Context, pool *pgxpool.Pool, fn func(conn *pgxpool.Conn) error) error {
+	for pause := firstPause; ; pause *= 2 {
+		err := pool.AcquireFunc(ctx, fn)
 		if !Passing(err) || pause > lastPause || rest(ctx, pause) != nil {
 			return err
 		}
 	}
-}
-
-func (s *Source) once(ctx context.Context, fn func(conn *pgxpool.Conn) error) error {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("connecting to the source: %w", err)
-	}
-	defer conn.Release()
-	return fn(conn)
 }
 
 // count counts what a standby cancelled.
@@ -209,12 +208,21 @@ func (s *Source) Sample(ctx context.Context) (At, error) {
 	if s.primary != nil {
 		m, err = s.primary.now(ctx)
 	} else {
-		m, err = momentOf(ctx, s.pool)
+		m, err = s.moment(ctx)
 	}
 	if err != nil {
 		return At{}, fmt.Errorf("sampling the transaction horizon: %w", err)
 	}
 	return At{Xmin: m.xmin, Time: m.clock, LSN: m.LSN, Standby: m.Standby, Timeline: m.Timeline}, nil
+}
+
+// moment asks the source itself.
+func (s *Source) moment(ctx context.Context) (m moment, err error) {
+	err = s.again(ctx, func(conn *pgxpool.Conn) error {
+		m, err = momentOf(ctx, conn)
+		return err
+	})
+	return m, err
 }
 
 // Scan is what one reading of a range found.
