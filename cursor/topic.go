@@ -211,7 +211,15 @@ func (t *Topic) Follow(ctx context.Context) (Board, error) {
 	t.board.book = book{board: t.board.book.board} // the rest is its owner's business
 	if time.Since(t.guarded) >= guardEvery {
 		t.guarded = time.Now()
+		owned, _, err := t.owning.Owned()
+		if err != nil {
+			return Board{}, fmt.Errorf("sharing cursors: %w", err)
+		}
 		for share, h := range t.held {
+			if owned[int32(share)] == 0 {
+				delete(t.held, share)
+				continue
+			}
 			if err := t.read(ctx, share, h.page); err != nil {
 				return Board{}, err
 			}
