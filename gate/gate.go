@@ -7,8 +7,11 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,8 +23,11 @@ const (
 	ByPolicy    = "policy"    // it names no way to know the lag
 	ByPublisher = "publisher" // nothing has been heard of it
 	ByTimeline  = "timeline"  // the source failed over
+	BySlot      = "slot"
+	ByGroup     = "group"
 	ByHeartbeat = "heartbeat"
 	ByAssumed   = "assumed" // gate.assume_lag
+	ByPath      = "path"    // slot and group taken together
 )
 
 // State is one verdict.
@@ -31,19 +37,43 @@ type State struct {
 	Configured bool
 	// Through: the replica has applied every source transaction that committed before this time of the source's clock. Zero: unknown.
 	Through time.Time
-	// Lag is how far Through is behind the source's clock; negative where unknown.
+	// Lag is the worst there is, of Through behind the source's clock and of each measure; negative where one is unknown.
 	Lag time.Duration
 	// Source is the source's clock as far as is known; zero: unknown.
-	Source time.Time
-	By     string // what closes it, empty when open
-	Reason string // why it is closed, empty when open
+	Source   time.Time
+	By       string    // what closes it, empty when open
+	Reason   string    // why it is closed, empty when open
+	Measures []Measure // what the policy names, one by one
+
+	late bool
+}
+
+// Measure is one of the ways to know the lag.
+type Measure struct {
+	By     string
+	Lag    time.Duration // negative: unknown
+	Reason string        // why it closes the gate, empty where it does not
+
+	through time.Time
+	closes  string // what it closes as, where that is not By
+	behind  bool   // the reason is a lag that is known and too long
+}
+
+func (m Measure) closed(format string, args ...any) Measure {
+	m.Reason = fmt.Sprintf(format, args...)
+	return m
+}
+
+func (m Measure) late(format string, args ...any) Measure {
+	m.behind = true
+	return m.closed(format, args...)
 }
 
 // Behind reports that the lag is known and too long, so verifying would find nothing but the lag.
-func (s State) Behind() bool { return !s.Open && s.Lag >= 0 }
+func (s State) Behind() bool { return !s.Open && s.late }
 
-func (s State) closed(by, format string, args ...any) State {
-	s.Open, s.By, s.Reason = false, by, fmt.Sprintf(format, args...)
+func (s State) closed(by, reason string) State {
+	s.Open, s.By, s.Reason = false, by, reason
 	return s
 }
 
@@ -56,9 +86,10 @@ type Heartbeat interface {
 type Parts struct {
 	Heartbeat Heartbeat        // used only where the policy asks for one
 	Now       func() time.Time // the local clock, for elapsed time only; nil for time.Now
+	Log       *slog.Logger     // of verdicts that differ from the one before; nil for none
 }
 
-// Gate answers from the heartbeat or the assumed lag. It is safe for concurrent use.
+// Gate answers from the heartbeat, the slot and the group, or the assumed lag. It is safe for concurrent use.
 type Gate struct {
 	parts Parts
 
@@ -67,6 +98,10 @@ type Gate struct {
 	source   time.Time // the newest read time seen in any message
 	received time.Time // when that was
 	line     timeline
+	path     pathView
+	group    groupView
+	marks    marks
+	last     State // the last verdict
 }
 
 // timeline is what is known of the source's failovers.
@@ -80,6 +115,9 @@ type timeline struct {
 func New(p policy.Gate, parts Parts) *Gate {
 	if parts.Now == nil {
 		parts.Now = time.Now
+	}
+	if parts.Log == nil {
+		parts.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Gate{policy: p, parts: parts}
 }
@@ -129,6 +167,7 @@ func (g *Gate) onto(timeline uint32, at time.Time) {
 	}
 	if g.line.highest != 0 {
 		g.line.since = at
+		g.path.through, g.marks = time.Time{}, marks{} // they were of the server before
 	}
 	g.line.highest = timeline
 }
@@ -152,6 +191,13 @@ func (g *Gate) Check(ctx context.Context) State {
 	g.onto(beat.timeline, beat.at)
 	s := g.judge(beat)
 	s.Source = g.sourceNow()
+	switch first := g.last.By == "" && !g.last.Open; {
+	case s.Open && !g.last.Open:
+		g.parts.Log.Info("the gate is open", "lag", s.Lag.String())
+	case !s.Open && (first || s.By != g.last.By):
+		g.parts.Log.Warn("the gate is closed: nothing is corrected", "by", s.By, "reason", s.Reason)
+	}
+	g.last = s
 	return s
 }
 
@@ -170,46 +216,117 @@ type beat struct {
 
 // judge needs the lock.
 func (g *Gate) judge(b beat) State {
-	p, now := g.policy, g.sourceNow()
-	s := State{Open: true, Configured: true, Lag: -1}
-	if g.line.heard != 0 && g.line.heard < g.line.highest {
-		return s.closed(ByTimeline, "the source failed over (timeline %d) and the publisher still reads the server from before (timeline %d): point --source at the new primary",
-			g.line.highest, g.line.heard)
+	p := g.policy
+	whole := p.Slot != "" && p.Group != ""
+	s := State{Open: true, Configured: p.Heartbeat.Enabled || p.AssumeLag > 0 || whole, Lag: -1}
+	var measures []Measure
+	if p.Slot != "" {
+		measures = append(measures, g.bySlot())
+	}
+	if p.Group != "" {
+		measures = append(measures, g.byGroup())
+	}
+	if p.Heartbeat.Enabled {
+		measures = append(measures, g.byHeartbeat(b))
+	}
+	if p.AssumeLag > 0 {
+		measures = append(measures, g.byWord())
+	}
+	s.Measures = slices.Clip(measures)
+	if whole {
+		measures = append(measures, g.byPath())
 	}
 	switch {
-	case p.Heartbeat.Enabled:
-		return g.byHeartbeat(s, b)
-	case p.AssumeLag > 0 && now.IsZero():
-		return s.closed(ByPublisher, "no message from the publisher yet")
-	case p.AssumeLag > 0:
-		lag := time.Duration(p.AssumeLag)
-		if now.Add(-lag).Before(g.line.since) {
-			return s.closed(ByTimeline, "the source failed over (timeline %d): closed until gate.assume_lag, %s, has passed", g.line.highest, lag)
-		}
-		s.Through, s.Lag = now.Add(-lag), lag
-		return s
-	default:
-		s.Configured = false
-		return s.closed(ByPolicy, "no gate is configured, so the lag is unknown and nothing is corrected: set gate.heartbeat: true, or gate.assume_lag if you vouch for the lag")
+	case g.line.heard != 0 && g.line.heard < g.line.highest:
+		return s.closed(ByTimeline, fmt.Sprintf("the source failed over (timeline %d) and the publisher still reads the server from before (timeline %d): point --source at the new primary",
+			g.line.highest, g.line.heard))
+	case !s.Configured && len(measures) > 0:
+		s = s.closed(ByPolicy, "gate.slot and gate.group prove what has been applied only together, or beside gate.heartbeat: name both, or set gate.heartbeat: true")
+	case !s.Configured:
+		return s.closed(ByPolicy, "no gate is configured, so the lag is unknown and nothing is corrected: set gate.heartbeat: true, name gate.slot and gate.group, or set gate.assume_lag if you vouch for the lag")
 	}
+	return s.worst(measures)
 }
 
-func (g *Gate) byHeartbeat(s State, b beat) State {
-	p, now := g.policy, g.sourceNow()
-	switch {
-	case b.err != nil:
-		return s.closed(ByHeartbeat, "the heartbeat %s can't be read in the replica: %v", p.Heartbeat.Replica, b.err)
-	case b.at.IsZero():
-		return s.closed(ByHeartbeat, "no heartbeat has come through CDC yet: is %s part of what CDC copies, and does the publisher run?", p.Heartbeat.Table)
-	case now.IsZero():
-		return s.closed(ByPublisher, "no message from the publisher yet")
-	case b.timeline != g.line.highest:
-		// What CDC still carries of the old primary may be newer than the source, and its clock may have been ahead.
-		return s.closed(ByTimeline, "the source failed over (timeline %d) and CDC has brought no heartbeat of that timeline yet; the newest is of timeline %d", g.line.highest, b.timeline)
+// worst is what several measures come to: closed if one of them is, and no further than the least of them.
+func (s State) worst(measures []Measure) State {
+	unknown, sure := false, true
+	for _, m := range measures {
+		unknown = unknown || m.Lag < 0
+		s.Lag = max(s.Lag, m.Lag)
+		s.late = s.late || m.behind
+		if m.Reason != "" && s.Open {
+			s = s.closed(cmp.Or(m.closes, m.By), m.Reason)
+		}
+		if m.By == BySlot || m.By == ByGroup {
+			continue // one half of the way each
+		}
+		if m.through.IsZero() {
+			sure = false
+		} else if s.Through.IsZero() || m.through.Before(s.Through) {
+			s.Through = m.through
+		}
 	}
-	s.Through, s.Lag = b.at, max(0, now.Sub(b.at))
-	if limit := time.Duration(p.MaxLag); s.Lag > limit {
-		return s.closed(ByHeartbeat, "the replica is %s behind the source, more than gate.max_lag %s", s.Lag.Round(100*time.Millisecond), limit)
+	if unknown {
+		s.Lag = -1
+	}
+	if !sure || !s.Configured {
+		s.Through = time.Time{}
 	}
 	return s
+}
+
+// byHeartbeat needs the lock.
+func (g *Gate) byHeartbeat(b beat) Measure {
+	m, h, now := Measure{By: ByHeartbeat, Lag: -1}, g.policy.Heartbeat, g.sourceNow()
+	switch {
+	case b.err != nil:
+		return m.closed("the heartbeat %s can't be read in the replica: %v", h.Replica, b.err)
+	case b.at.IsZero():
+		return m.closed("no heartbeat has come through CDC yet: is %s part of what CDC copies, and does the publisher run?", h.Table)
+	case now.IsZero():
+		m.closes = ByPublisher
+		return m.closed("no message from the publisher yet")
+	case b.timeline != g.line.highest:
+		// What CDC still carries of the old primary may be newer than the source, and its clock may have been ahead.
+		m.closes = ByTimeline
+		return m.closed("the source failed over (timeline %d) and CDC has brought no heartbeat of that timeline yet; the newest is of timeline %d", g.line.highest, b.timeline)
+	}
+	m.through, m.Lag = b.at, max(0, now.Sub(b.at))
+	if limit := time.Duration(g.policy.MaxLag); m.Lag > limit {
+		return m.late("the replica is %s behind the source, more than gate.max_lag %s", round(m.Lag), limit)
+	}
+	return m
+}
+
+// byWord takes the operator's word for the lag. It needs the lock.
+func (g *Gate) byWord() Measure {
+	m, lag, now := Measure{By: ByAssumed, Lag: -1}, time.Duration(g.policy.AssumeLag), g.sourceNow()
+	switch {
+	case now.IsZero():
+		m.closes = ByPublisher
+		return m.closed("no message from the publisher yet")
+	case now.Add(-lag).Before(g.line.since):
+		m.closes = ByTimeline
+		return m.closed("the source failed over (timeline %d): closed until gate.assume_lag, %s, has passed", g.line.highest, lag)
+	}
+	m.through, m.Lag = now.Add(-lag), lag
+	return m
+}
+
+// byPath is what slot and group prove together. It needs the lock.
+func (g *Gate) byPath() Measure {
+	m, through := Measure{By: ByPath, Lag: -1}, g.marks.passed.through
+	switch {
+	case through.IsZero() && !g.line.since.IsZero():
+		m.closes = ByTimeline
+		return m.closed("the source failed over (timeline %d), and what it has written since has not come through to the sink yet", g.line.highest)
+	case through.IsZero():
+		return m.closed("consumer group %s has not yet committed all that was in its topics when replication slot %s was first looked at", g.policy.Group, g.policy.Slot)
+	}
+	m.through, m.Lag = through, max(0, g.sourceNow().Sub(through))
+	if limit := time.Duration(g.policy.MaxLag); m.Lag > limit {
+		return m.closed("the replica is %s behind the source by slot and group together, more than gate.max_lag %s: the sink may commit its offsets too seldom", round(m.Lag), limit)
+	}
+	return m
 }

@@ -14,6 +14,11 @@ const pipelinePattern = `^[a-zA-Z0-9._-]{1,100}$`
 
 var pipelineText = regexp.MustCompile(pipelinePattern)
 
+// slotPattern is Postgres's own rule.
+const slotPattern = `^[a-z0-9_]{1,63}$`
+
+var slotText = regexp.MustCompile(slotPattern)
+
 const notActedOn = "accepted but not acted on by this version"
 
 // check looks at what the tags can't say: forms of names, and keys that depend on each other.
@@ -161,17 +166,20 @@ func (c *check) gate() {
 			c.warn("gate.heartbeat.interval", "%s is not shorter than gate.max_lag (%s): the gate will close between beats", h.Interval, g.MaxLag)
 		}
 	}
-	switch {
+	if g.Slot != "" && !slotText.MatchString(g.Slot) {
+		c.refuse("gate.slot", "%q can't be a replication slot: names are of lower-case letters, digits and underscores, at most 63", g.Slot)
+	}
+	whole, part := g.Slot != "" && g.Group != "", g.Slot != "" || g.Group != ""
+	switch known := h.Enabled || whole || c.written("gate.assume_lag"); {
 	case h.Enabled && c.written("gate.assume_lag"):
 		c.refuse("gate.assume_lag", "%s is given and so is heartbeat: a lag is measured or assumed, keep one of the two", g.AssumeLag)
-	case !h.Enabled && !c.written("gate.assume_lag") && c.policy.Detect.Action == ActionCorrect:
-		c.warn("gate", "neither heartbeat nor assume_lag is given: lag is unknown, so drift is reported and nothing is corrected")
-	}
-	if g.Slot != "" {
-		c.warn("gate.slot", notActedOn)
-	}
-	if g.Group != "" {
-		c.warn("gate.group", notActedOn)
+	case whole && c.written("gate.assume_lag"):
+		c.refuse("gate.assume_lag", "%s is given and so are slot and group: a lag is measured or assumed, keep one of the two", g.AssumeLag)
+	case known || c.policy.Detect.Action != ActionCorrect:
+	case part:
+		c.warn("gate", "slot and group prove what has been applied only together, or beside heartbeat: lag is unknown, so drift is reported and nothing is corrected")
+	default:
+		c.warn("gate", "none of heartbeat, slot with group, and assume_lag is given: lag is unknown, so drift is reported and nothing is corrected")
 	}
 }
 

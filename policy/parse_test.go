@@ -62,7 +62,7 @@ func TestDesignExample(t *testing.T) {
 	for _, w := range warnings {
 		about = append(about, w.Path)
 	}
-	if want := []string{"schedule.windows[0].time_zone", "gate.slot", "gate.group", "baseline"}; !slices.Equal(about, want) {
+	if want := []string{"schedule.windows[0].time_zone", "baseline"}; !slices.Equal(about, want) {
 		t.Errorf("warnings about %q, want %q", about, want)
 	}
 }
@@ -218,6 +218,8 @@ func TestRefused(t *testing.T) {
 		{"window without a length", minimal + `schedule: {windows: [{start: "0 22 * * *"}]}`, "schedule.windows[0].for: is missing"},
 		{"time zone", minimal + `schedule: {windows: [{start: "0 22 * * *", for: 1h, time_zone: Mars/Olympus}]}`, `"Mars/Olympus" is no time zone`},
 		{"the machine's time zone", minimal + `schedule: {windows: [{start: "0 22 * * *", for: 1h, time_zone: Local}]}`, `"Local" is no time zone`},
+		{"no name of a slot", minimal + "gate: {slot: my-slot}", "lower-case letters, digits and underscores"},
+		{"measured and assumed", minimal + "gate: {slot: s, group: g, assume_lag: 1m}", "keep one of the two"},
 		{"two kinds of lag", minimal + "gate: {heartbeat: true, assume_lag: 1m}", "keep one of the two"},
 		{"heartbeat", minimal + "gate: {heartbeat: often}", "expected true, false or a mapping"},
 		{"heartbeat table", minimal + "gate: {heartbeat: {table: a.*}}", "a.* is a glob: name one table"},
@@ -267,6 +269,10 @@ func TestWarnings(t *testing.T) {
 	for _, c := range []struct{ name, src, path string }{
 		{"no lag", "", "gate"},
 		{"staleness", "gate: {assume_lag: 1m}\nschedule: {cycle: 30d}", "max_staleness"},
+		{"a slot alone", "gate: {slot: debezium}", "gate"},
+		{"a group alone", "gate: {group: sink}", "gate"},
+		{"slot and group", "gate: {slot: debezium, group: sink}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
+		{"a slot beside the heartbeat", "gate: {slot: debezium, heartbeat: true}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
 		{"slow heart", "gate: {heartbeat: {interval: 1m}}", "gate.heartbeat.interval"},
 		{"nothing odd", "gate: {heartbeat: true}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
 	} {

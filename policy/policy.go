@@ -94,8 +94,8 @@ type Gate struct {
 	MaxLag    Duration  `yaml:"max_lag" default:"30s" zero:"give the lag beyond which nothing is corrected" doc:"Beyond this lag nothing is corrected."`
 	Heartbeat Heartbeat `yaml:"heartbeat" default:"false" doc:"Write a heartbeat table on the source and measure how late it comes through: true, false, or a mapping."`
 	AssumeLag Duration  `yaml:"assume_lag" zero:"leave the key out to assume nothing" doc:"You vouch that CDC is never further behind than this. Not together with heartbeat."` // the operator vouches that CDC is never further behind
-	Slot      string    `yaml:"slot" doc:"Replication slot of the CDC. Accepted, but not acted on by this version."`
-	Group     string    `yaml:"group" doc:"Consumer group of the CDC's sink. Accepted, but not acted on by this version."`
+	Slot      string    `yaml:"slot" doc:"Replication slot of the CDC on the source: how far it has been confirmed, so what is in Kafka."`
+	Group     string    `yaml:"group" doc:"Consumer group of the CDC's sink: how far it has got in its topics. With slot it proves what has been applied."`
 }
 
 // Heartbeat is true, false or a mapping of its own in the file.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/goccy/go-yaml"
@@ -75,6 +76,9 @@ func TestSchemaAgreesWithParse(t *testing.T) {
 		{false, minimal + "gate: {heartbeat: often}"},
 		{false, minimal + "gate: {heartbeat: {tables: a.b}}"},
 		{false, minimal + "gate: {heartbeat: {interval: 0s}}"},
+		{true, minimal + "gate: {slot: debezium_1, group: connect-orders-sink}"},
+		{false, minimal + "gate: {slot: Debezium}"},
+		{false, minimal + "gate: {slot: " + strings.Repeat("a", 64) + "}"},
 		{false, minimal + "schedule: {windows: [{start: '0 22 * * *'}]}"},
 		{false, minimal + "detect: [1]"},
 		{false, minimal + "privacy: {keys: perhaps}"},

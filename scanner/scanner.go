@@ -78,6 +78,9 @@ func (s *Scanner) SetPolicy(p *policy.Policy) {
 	clear(s.tables)
 }
 
+// Policy gives the one in force.
+func (s *Scanner) Policy() *policy.Policy { return s.rules() }
+
 func (s *Scanner) rules() *policy.Policy {
 	s.mu.Lock()
 	defer s.mu.Unlock()

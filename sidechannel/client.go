@@ -166,6 +166,9 @@ func isRequest(env *tricklepb.Envelope) bool {
 	return false
 }
 
+// subject is what a request is about, for errors.
+func subject(env *tricklepb.Envelope) string { return cmp.Or(env.GetTable(), "the replication slot") }
+
 // Ask sends the request and returns its answer. It fills in id, consumer and pipeline, waits for Run to listen, and asks again every
 // Resend until an answer comes or the context ends. An answer that is an error is returned as *Error.
 func (c *Client) Ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.Envelope, error) {
@@ -174,7 +177,7 @@ func (c *Client) Ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.E
 	case <-c.stopped:
 		return nil, ErrStopped
 	case <-ctx.Done():
-		return nil, fmt.Errorf("asking the publisher about %s: %w", env.GetTable(), ctx.Err())
+		return nil, fmt.Errorf("asking the publisher about %s: %w", subject(env), ctx.Err())
 	}
 	request := proto.CloneOf(env)
 	request.Id, request.Consumer, request.Pipeline = uuid.NewString(), c.options.Consumer, c.options.Pipeline
@@ -194,7 +197,7 @@ func (c *Client) Ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.E
 	for {
 		record := transport.Record{Topic: c.topics.Requests(), Key: []byte(request.GetId()), Value: value}
 		if err := c.bus.Send(ctx, record); err != nil {
-			return nil, fmt.Errorf("asking the publisher about %s: %w", env.GetTable(), err)
+			return nil, fmt.Errorf("asking the publisher about %s: %w", subject(env), err)
 		}
 		again := time.NewTimer(c.options.Resend)
 		select {
@@ -210,7 +213,7 @@ func (c *Client) Ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.E
 			return nil, ErrStopped
 		case <-ctx.Done():
 			again.Stop()
-			return nil, fmt.Errorf("waiting for the publisher's answer about %s: %w; is trickle running?", env.GetTable(), ctx.Err())
+			return nil, fmt.Errorf("waiting for the publisher's answer about %s: %w; is trickle running?", subject(env), ctx.Err())
 		}
 	}
 }

@@ -64,11 +64,11 @@ func (k *Kafka) replay(ctx context.Context, at partition, offset, end int64) ([]
 	)
 	for offset < end {
 		var (
-			records []*kgo.Record
-			next    int64
+			held kgo.FetchPartition
+			next int64
 		)
 		err := k.patient(ctx, func() (err error) {
-			records, next, err = k.fetchAt(ctx, at, offset)
+			held, next, err = k.fetchAt(ctx, at, fetch{offset: offset, most: 8 << 20})
 			return err
 		})
 		if errors.Is(err, kerr.OffsetOutOfRange) { // retention was faster: go on with the oldest that is left
@@ -82,7 +82,7 @@ func (k *Kafka) replay(ctx context.Context, at partition, offset, end int64) ([]
 		if err != nil {
 			return nil, k.explain(err, at.topic, Read)
 		}
-		for _, raw := range records {
+		for _, raw := range held.Records {
 			if raw.Offset >= end {
 				return out, nil
 			}
@@ -98,44 +98,55 @@ func (k *Kafka) replay(ctx context.Context, at partition, offset, end int64) ([]
 	return out, nil
 }
 
+// fetch is what fetchAt asks for.
+type fetch struct {
+	offset    int64
+	most      int32 // bytes, beyond the first batch
+	committed bool  // leave out what a transaction that was aborted, or is still open, has written
+}
+
 // fetchAt asks the partition's leader for what it holds from the offset on, and returns the offset to go on with: the same one when it
 // holds nothing.
-func (k *Kafka) fetchAt(ctx context.Context, at partition, offset int64) ([]*kgo.Record, int64, error) {
+func (k *Kafka) fetchAt(ctx context.Context, at partition, what fetch) (kgo.FetchPartition, int64, error) {
 	detail, err := k.describe(ctx, at.topic)
 	if err != nil {
-		return nil, 0, err
+		return kgo.FetchPartition{}, 0, err
 	}
 	p := detail.Partitions[at.id]
 	if p.Err != nil {
-		return nil, 0, p.Err
+		return kgo.FetchPartition{}, 0, p.Err
 	}
 	if p.Leader < 0 {
-		return nil, 0, kerr.LeaderNotAvailable
+		return kgo.FetchPartition{}, 0, kerr.LeaderNotAvailable
 	}
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxBytes = math.MaxInt32
 	req.MinBytes = 0
+	level := kgo.ReadUncommitted()
+	if what.committed {
+		req.IsolationLevel, level = 1, kgo.ReadCommitted()
+	}
 	ask := kmsg.NewFetchRequestTopic()
 	ask.Topic, ask.TopicID = at.topic, detail.ID
 	part := kmsg.NewFetchRequestTopicPartition()
-	part.Partition, part.FetchOffset, part.PartitionMaxBytes, part.CurrentLeaderEpoch = at.id, offset, 8<<20, -1
+	part.Partition, part.FetchOffset, part.PartitionMaxBytes, part.CurrentLeaderEpoch = at.id, what.offset, what.most, -1
 	ask.Partitions = append(ask.Partitions, part)
 	req.Topics = append(req.Topics, ask)
 	raw, err := k.client.Broker(int(p.Leader)).RetriableRequest(ctx, req)
 	if err != nil {
-		return nil, 0, err
+		return kgo.FetchPartition{}, 0, err
 	}
 	answer := raw.(*kmsg.FetchResponse)
 	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
-		return nil, 0, err
+		return kgo.FetchPartition{}, 0, err
 	}
 	for i := range answer.Topics {
 		for j := range answer.Topics[i].Partitions {
 			held, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
-				Offset: offset, Topic: at.topic, Partition: at.id,
+				Offset: what.offset, Topic: at.topic, Partition: at.id, IsolationLevel: level,
 			}, &answer.Topics[i].Partitions[j], kgo.DefaultDecompressor(), nil)
-			return held.Records, next, held.Err
+			return held, next, held.Err
 		}
 	}
-	return nil, 0, fmt.Errorf("partition %d of topic %s is missing in its leader's answer", at.id, at.topic)
+	return kgo.FetchPartition{}, 0, fmt.Errorf("partition %d of topic %s is missing in its leader's answer", at.id, at.topic)
 }

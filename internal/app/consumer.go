@@ -67,7 +67,7 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 		}
 	}
 	c.client = sidechannel.New(w.bus, s.codec(), sidechannel.Options{Pipeline: p.Pipeline, Consumer: name, Logger: s.Log})
-	c.gate = gate.New(p.Gate, gate.Parts{Heartbeat: beat})
+	c.gate = gate.New(p.Gate, gate.Parts{Heartbeat: beat, Log: s.Log})
 	if at, err := c.ledger.SourceReadAt(ctx); err == nil && !at.IsZero() {
 		c.gate.Saw(at, 0)
 	}
@@ -122,6 +122,9 @@ func (c *consumer) run(ctx context.Context) error {
 		return errors.Join(c.detector.Run(ctx, inbox{reader, c.settings.codec()}), reader.Close())
 	})
 	g.Go(func() error { return c.resync.Run(ctx) })
+	g.Go(func() error {
+		return c.gate.Run(ctx, gate.Inputs{Publisher: c.detector.Source(), Groups: follows(c.bus)})
+	})
 	return ended(ctx, g.Wait())
 }
 

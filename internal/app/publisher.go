@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/trickle-verify/trickle/scanner"
 	"github.com/trickle-verify/trickle/scheduler"
 	"github.com/trickle-verify/trickle/sidechannel"
+	"github.com/trickle-verify/trickle/slot"
 	"github.com/trickle-verify/trickle/status"
 	"github.com/trickle-verify/trickle/transport"
 )
@@ -54,6 +56,7 @@ type publisher struct {
 	scheduler *scheduler.Scheduler
 	server    *sidechannel.Server
 	beat      *heartbeat.Table
+	slot      *slot.Watch
 	settings  Settings
 }
 
@@ -68,9 +71,10 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 	if err != nil {
 		return nil, err
 	}
+	watch := slot.New(postgres.NewSource(cmp.Or(w.primary, w.pool))) // CDC reads the primary
 	pub := &publisher{
-		policy: p, identity: w.identity, scanner: scan, scheduler: sched, settings: s,
-		server: sidechannel.NewServer(w.bus, s.codec(), scan, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
+		policy: p, identity: w.identity, scanner: scan, scheduler: sched, slot: watch, settings: s,
+		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
 	}
 	if p.Gate.Heartbeat.Enabled {
 		if pub.beat, err = heart(ctx, p, w); err != nil {
@@ -118,6 +122,9 @@ func (p *publisher) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.scheduler.Run(ctx) })
 	g.Go(func() error { return p.server.Run(ctx) })
+	g.Go(func() error {
+		return p.slot.Run(ctx, func() bool { return p.scanner.Policy().Gate.Slot != "" }, p.settings.Log)
+	})
 	if p.beat != nil {
 		g.Go(func() error { return p.beat.Run(ctx, time.Duration(p.policy.Gate.Heartbeat.Interval), p.settings.Log) })
 	}

@@ -1,0 +1,59 @@
+package app
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/scanner"
+	"github.com/trickle-verify/trickle/slot"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+// answers are the publisher's: the scanner's about tables, the watch's about the replication slot.
+type answers struct {
+	*scanner.Scanner
+	slot *slot.Watch
+}
+
+// Answer answers one request of a replica.
+func (a answers) Answer(ctx context.Context, req *tricklepb.Envelope) *tricklepb.Envelope {
+	q := req.GetPathRequest()
+	if q == nil {
+		return a.Scanner.Answer(ctx, req)
+	}
+	reply := &tricklepb.Envelope{Source: a.Identity.String()}
+	s, err := a.slot.Look(ctx, q.GetSlot())
+	if err != nil {
+		reply.Body = &tricklepb.Envelope_ErrorReply{ErrorReply: &tricklepb.ErrorReply{Code: tricklepb.ErrorCode_ERROR_CODE_FAILED, Reason: err.Error()}}
+		return reply
+	}
+	body := &tricklepb.PathReply{Slot: q.GetSlot(), Reason: s.Reason}
+	if !s.Through.IsZero() {
+		body.Through = timestamppb.New(s.Through)
+	}
+	reply.ReadAt, reply.Timeline, reply.Body = timestamppb.New(s.Clock), s.Timeline, &tricklepb.Envelope_PathReply{PathReply: body}
+	return reply
+}
+
+// groups reads consumer groups for the gate.
+type groups struct{ *transport.Follower }
+
+func (g groups) Group(ctx context.Context, name string) (gate.Group, error) {
+	p, err := g.Progress(ctx, name)
+	out := gate.Group{Members: p.Members, Partitions: make(map[gate.Partition]gate.Progress, len(p.Partitions))}
+	for _, at := range p.Partitions {
+		out.Partitions[gate.Partition{Topic: at.Topic, ID: at.Partition}] = gate.Progress{End: at.End, Done: at.Done, Since: at.Since}
+	}
+	return out, err
+}
+
+// follows gives what reads consumer groups on a bus, nil where that is no Kafka.
+func follows(bus transport.Bus) gate.Groups {
+	if kafka, ok := bus.(*transport.Kafka); ok {
+		return groups{kafka.Follow()}
+	}
+	return nil
+}
