@@ -27,13 +27,19 @@ func TestWhetherTheHeartbeatOvertakes(t *testing.T) {
 	t.Run("a topic for each table", func(t *testing.T) {
 		t.Parallel()
 		c := newCrossing(t, s, "many", nil, nil)
-		for !c.overtakes() {
+		for began := time.Now(); !c.overtakes(); {
+			if time.Since(began) > patience {
+				t.Fatal("the heartbeat never overtook a row that was deleted before it")
+			}
 		}
 	})
 	t.Run("one topic", func(t *testing.T) {
 		t.Parallel()
 		c := newCrossing(t, s, "one", one("one"), nil)
-		for !c.overtakes() {
+		for began := time.Now(); !c.overtakes(); {
+			if time.Since(began) > patience {
+				t.Fatal("the heartbeat never overtook a row that was deleted before it")
+			}
 		}
 	})
 	t.Run("one topic, rows one by one", func(t *testing.T) {
@@ -50,29 +56,21 @@ func TestWhetherTheHeartbeatOvertakes(t *testing.T) {
 // crossing is a table and the heartbeat on their way to a replica.
 type crossing struct {
 	t               *testing.T
-	ctx             context.Context
 	source, replica string
 	slot            string
 	sink            stack.Sink
 }
 
 func newCrossing(t *testing.T, s *stack.Stack, name string, source, sink map[string]string) *crossing {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	c := &crossing{t: t, ctx: ctx, source: pgtest.Database(t), replica: pgtest.Database(t)}
+	c := &crossing{t: t, source: pgtest.Database(t), replica: pgtest.Database(t)}
 	for _, dsn := range []string{c.source, c.replica} {
 		exec(t, dsn, heartbeat, `CREATE TABLE letters (id int PRIMARY KEY, v text)`)
 	}
 	from := s.Source(name, c.source, []string{"public.letters"}, source)
 	c.sink, c.slot = from.Sink(name+"-sink", c.replica, sink), from.Slot
 	t.Cleanup(func() { // before its databases go
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		for _, stop := range []func(context.Context) error{c.sink.Stop, from.Stop} {
-			if err := stop(ctx); err != nil {
-				t.Error(err)
-			}
-		}
+		c.do(context.Background(), c.sink.Stop)
+		c.do(context.Background(), from.Stop)
 	})
 	return c
 }
@@ -89,20 +87,20 @@ func (c *crossing) overtakes() (overtook bool) {
 	c.beat()
 	equal(c.t, c.source, c.replica, letters)
 	equal(c.t, c.source, c.replica, at)
-	c.must(c.sink.Pause(c.ctx))
+	c.do(c.t.Context(), c.sink.Pause)
 	exec(c.t, c.source, `DELETE FROM letters`)
 	c.beat()
 	c.read()
-	blocker, err := pgx.Connect(c.ctx, c.replica)
+	blocker, err := pgx.Connect(c.t.Context(), c.replica)
 	c.must(err)
 	defer blocker.Close(context.Background())
-	_, err = blocker.Exec(c.ctx, `BEGIN; LOCK TABLE letters IN SHARE MODE`)
+	_, err = blocker.Exec(c.t.Context(), `BEGIN; LOCK TABLE letters IN SHARE MODE`)
 	c.must(err)
-	c.must(c.sink.Resume(c.ctx))
+	c.do(c.t.Context(), c.sink.Resume)
 	c.until(c.replica, `EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'letters'::regclass)`)
 	// The sink writes in one session, which waits for us now: what is not there yet was not sent before the letter.
 	overtook = value(c.t, c.source, at) == value(c.t, c.replica, at)
-	_, err = blocker.Exec(c.ctx, `ROLLBACK`)
+	_, err = blocker.Exec(c.t.Context(), `ROLLBACK`)
 	c.must(err)
 	equal(c.t, c.source, c.replica, letters)
 	equal(c.t, c.source, c.replica, at)
@@ -116,11 +114,20 @@ func (c *crossing) read() {
 }
 
 func (c *crossing) until(dsn, condition string) {
-	for value(c.t, dsn, condition) != "true" {
-		if c.ctx.Err() != nil {
+	for began := time.Now(); value(c.t, dsn, condition) != "true"; {
+		if time.Since(began) > patience {
 			c.t.Fatalf("did not come about: %s", condition)
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (c *crossing) do(ctx context.Context, what func(context.Context) error) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := what(ctx); err != nil {
+		c.t.Error(err)
 	}
 }
 
