@@ -84,6 +84,7 @@ type Source struct {
 	// Prefix is how the connector's topics begin: prefix.schema.table.
 	Prefix                 string
 	Signals, Notifications string // topics
+	schemas                []string
 }
 
 // Source starts Debezium on a database, under a name of the test's choice. Tables are schema.table; they and trickle.heartbeat are copied, so all of them must
@@ -92,16 +93,18 @@ func (s *Stack) Source(name, dsn string, tables []string, settings map[string]st
 	s.t.Helper()
 	u := parse(s.t, dsn)
 	database := strings.TrimPrefix(u.Path, "/")
-	src := Source{s.Worker.Connector(name), s, "dbz_" + database, name, name + "-signals", name + "-notifications"}
-	include := make([]string, len(tables))
-	for i, table := range tables {
-		include[i] = regexp.QuoteMeta(table)
+	src := Source{s.Worker.Connector(name), s, "dbz_" + database, name, name + "-signals", name + "-notifications", nil}
+	var include []string
+	for _, table := range append(tables, "trickle.heartbeat") {
+		include = append(include, regexp.QuoteMeta(table))
+		schema, _, _ := strings.Cut(table, ".")
+		src.schemas = append(src.schemas, regexp.QuoteMeta(schema))
 	}
 	all := decode(s.t, compose.Source)
 	maps.Copy(all, map[string]string{
 		"topic.prefix":      src.Prefix,
 		"database.hostname": u.Hostname(), "database.port": u.Port(), "database.user": u.User.Username(), "database.password": "unused", "database.dbname": database,
-		"table.include.list": strings.Join(append(include, `trickle\.heartbeat`), ","),
+		"table.include.list": strings.Join(include, ","),
 		"slot.name":          src.Slot, "publication.name": src.Slot,
 		"signal.kafka.topic": src.Signals, "signal.kafka.groupId": src.Signals, "signal.kafka.bootstrap.servers": s.Broker.Addr(),
 		"notification.sink.topic.name": src.Notifications,
@@ -126,7 +129,7 @@ func (src Source) Sink(name, dsn string, settings map[string]string) Sink {
 	sink := Sink{s.Worker.Connector(name), "connect-" + name}
 	all := decode(s.t, compose.Sink)
 	maps.Copy(all, map[string]string{
-		"topics.regex":        regexp.QuoteMeta(src.Prefix) + `\.[^.]+\.[^.]+`,
+		"topics.regex":        regexp.QuoteMeta(src.Prefix) + `\.(` + strings.Join(src.schemas, "|") + `)\..*`,
 		"connection.url":      fmt.Sprintf("jdbc:postgresql://%s%s?stringtype=unspecified", u.Host, u.Path),
 		"connection.username": u.User.Username(), "connection.password": "unused",
 	})
