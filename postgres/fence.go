@@ -137,7 +137,7 @@ func (s *Source) refetchOnce(ctx context.Context, l *Layout, check fenceCheck, f
 	}
 	err = begun(ctx, conn, func(tx pgx.Tx) error {
 		c := tx.Conn().PgConn()
-		at, err := begin(ctx, c, l)
+		at, err := s.begin(ctx, c, l)
 		if err != nil {
 			return err
 		}

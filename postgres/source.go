@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -34,9 +34,27 @@ type At struct {
 
 // Source reads a source database. It never writes. Whether that is a primary or a standby is asked with each read: a failover may change it.
 type Source struct {
-	pool      *pgxpool.Pool
-	primary   *primary // nil: nobody named it
-	cancelled atomic.Uint64
+	pool    *pgxpool.Pool
+	primary *primary // nil: nobody named it
+
+	mu   sync.Mutex
+	seen Seen
+}
+
+// Seen is what the reads of a source have met so far.
+type Seen struct {
+	// Standby and Timeline are of the last read's server; Timeline is 0 before the first, or where it is unknown.
+	Standby  bool
+	Timeline uint32
+	// Cancelled counts the reads that a standby cancelled because they were in the way of replay.
+	Cancelled uint64
+}
+
+// Seen returns it.
+func (s *Source) Seen() Seen {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seen
 }
 
 // NewSource reads through the pool, which stays the caller's.
@@ -98,7 +116,7 @@ func (s *Source) Read(ctx context.Context, l *Layout, fn func(c *pgconn.PgConn, 
 	return s.again(ctx, func(conn *pgxpool.Conn) error {
 		return begun(ctx, conn, func(tx pgx.Tx) error {
 			c := tx.Conn().PgConn()
-			at, err := begin(ctx, c, l)
+			at, err := s.begin(ctx, c, l)
 			if err == nil && at.Standby && s.primary != nil {
 				at.Time, err = s.primary.time(ctx)
 			}
@@ -136,13 +154,24 @@ func again(ctx context.Context, pool *pgxpool.Pool, fn func(conn *pgxpool.Conn) 
 
 // count counts what a standby cancelled.
 func (s *Source) count(err error) {
-	if Conflict(err) {
-		s.cancelled.Add(1)
+	if !Conflict(err) {
+		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen.Cancelled++
 }
 
-// Cancelled is how many reads were cancelled so far because they were in the way of a standby's replay.
-func (s *Source) Cancelled() uint64 { return s.cancelled.Load() }
+// begin notes which server it is.
+func (s *Source) begin(ctx context.Context, c *pgconn.PgConn, l *Layout) (At, error) {
+	at, err := begin(ctx, c, l)
+	if err == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.seen.Standby, s.seen.Timeline = at.Standby, at.Timeline
+	}
+	return at, err
+}
 
 // rest waits, and tells the context's end.
 func rest(ctx context.Context, d time.Duration) error {

@@ -323,8 +323,8 @@ func TestReadCancelledByReplayIsTriedAgain(t *testing.T) {
 			}
 			return err
 		})
-		if err != nil || tries != 2 || source.Cancelled() != 1 {
-			t.Errorf("%s: %d tries, %d cancelled, %v", name, tries, source.Cancelled(), err)
+		if want := (postgres.Seen{Standby: true, Timeline: 1, Cancelled: 1}); err != nil || tries != 2 || source.Seen() != want {
+			t.Errorf("%s: %d tries, %+v, %v", name, tries, source.Seen(), err)
 		}
 	}
 	// Not for ever: then it is an error like any other.
@@ -333,8 +333,8 @@ func TestReadCancelledByReplayIsTriedAgain(t *testing.T) {
 		tries++
 		return &pgconn.PgError{Code: "40001"}
 	})
-	if !postgres.Conflict(err) || tries < 3 || source.Cancelled() != uint64(tries) {
-		t.Errorf("%d tries, %d cancelled, %v", tries, source.Cancelled(), err)
+	if !postgres.Conflict(err) || tries < 3 || source.Seen().Cancelled != uint64(tries) {
+		t.Errorf("%d tries, %d cancelled, %v", tries, source.Seen().Cancelled, err)
 	}
 }
 

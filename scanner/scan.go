@@ -50,6 +50,7 @@ func (s *Scanner) Scan(ctx context.Context, job Job) (Scanned, error) {
 		}
 		return r.read(ctx, c)
 	})
+	s.noticed.look(s.Source.Seen(), s.Log)
 	out := Scanned{SourceTime: time.Since(began)}
 	if err != nil {
 		return out, s.failed(job.Table, err)

@@ -57,6 +57,8 @@ type Scanner struct {
 	tables   map[string]*table
 	portable map[string]bool // some replica can't compute the record digest
 	newest   cursor.Sample
+
+	noticed notice
 }
 
 // table is one that the policy names and the source has.
@@ -67,6 +69,9 @@ type table struct {
 
 // New makes a scanner for a policy.
 func New(p *policy.Policy, parts Parts) *Scanner {
+	if parts.Log == nil {
+		parts.Log = slog.New(slog.DiscardHandler)
+	}
 	return &Scanner{Parts: parts, policy: p, tables: make(map[string]*table), portable: make(map[string]bool)}
 }
 

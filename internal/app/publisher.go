@@ -58,6 +58,7 @@ type publisher struct {
 	beat      *heartbeat.Table
 	slot      *slot.Watch
 	settings  Settings
+	source    *postgres.Source
 }
 
 func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWiring) (*publisher, error) {
@@ -73,7 +74,7 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 	}
 	watch := slot.New(postgres.NewSource(cmp.Or(w.primary, w.pool))) // CDC reads the primary
 	pub := &publisher{
-		policy: p, identity: w.identity, scanner: scan, scheduler: sched, slot: watch, settings: s,
+		policy: p, identity: w.identity, scanner: scan, scheduler: sched, slot: watch, settings: s, source: source,
 		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
 	}
 	if p.Gate.Heartbeat.Enabled {
@@ -179,7 +180,7 @@ func Publisher(ctx context.Context, s Settings) error {
 	parts.Go(func() error { return watch(ctx, s, g.policy, pub.apply) })
 	if s.Listen != "" {
 		parts.Go(func() error {
-			return status.Serve(ctx, s.Listen, status.Page{JSON: func(context.Context) (any, error) { return pub.scheduler.Status(), nil }, Log: s.Log})
+			return status.Serve(ctx, s.Listen, status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Log: s.Log})
 		})
 	}
 	return ended(ctx, parts.Wait())

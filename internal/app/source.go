@@ -10,6 +10,7 @@ import (
 	"github.com/trickle-verify/trickle/heartbeat"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/scheduler"
 )
 
 // openPrimary connects to the server that the source is a standby of; nil where none is named.
@@ -45,4 +46,22 @@ func heart(ctx context.Context, p *policy.Policy, w sourceWiring) (*heartbeat.Ta
 	beat := heartbeat.New(pool, p.Gate.Heartbeat.Table, p.Pipeline)
 	err := beat.Create(ctx)
 	return beat, err
+}
+
+// publisherStatus is what the publisher serves.
+type publisherStatus struct {
+	scheduler.Status
+	Source sourceStatus `json:"source"`
+}
+
+// sourceStatus is which server was read last.
+type sourceStatus struct {
+	Standby        bool   `json:"standby"`
+	Timeline       uint32 `json:"timeline"`        // 0: nothing was read yet, or it is a standby that does not show it
+	CancelledReads uint64 `json:"cancelled_reads"` // that were in the way of a standby's replay, and were tried again
+}
+
+func (p *publisher) status() publisherStatus {
+	seen := p.source.Seen()
+	return publisherStatus{p.scheduler.Status(), sourceStatus{seen.Standby, seen.Timeline, seen.Cancelled}}
 }
