@@ -48,7 +48,12 @@ func main() {
 	flag.IntVar(&o.ranges, "range-rows", 5000, "rows in a range (range_rows)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := start(ctx, o, only)
+	var err error
+	if flag.Arg(0) == "publishers" {
+		err = publishersCommand(ctx, flag.Args()[1:])
+	} else {
+		err = start(ctx, o, only)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
