@@ -32,8 +32,8 @@ func guarded(t *testing.T) *kafka.Broker {
 	broker, err := kafka.Start(ctx, kafka.Options{
 		Listeners: map[string]string{"LOGIN": "SASL_PLAINTEXT"},
 		Properties: map[string]string{
-			"authorizer.class.name":                       "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-			"super.users":                                 "User:ANONYMOUS",
+			"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+			"super.users":           "User:ANONYMOUS",
 			"listener.name.login.sasl.enabled.mechanisms": "PLAIN",
 			"listener.name.login.plain.sasl.jaas.config":  `org.apache.kafka.common.security.plain.PlainLoginModule required user_publisher="secret-p" user_detector="secret-d" user_maker="secret-m";`,
 		},
