@@ -2,9 +2,7 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"time"
 
@@ -54,12 +52,13 @@ type Options struct {
 // Open connects, with the session settings that the text form of values depends on. Its errors are one line and say what to change.
 func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 	if dsn == "" {
-		return nil, fmt.Errorf("no %s database given: set %s", o.Role, o.Setting)
+		return nil, fmt.Errorf("no %s database given: set %s, to service=NAME at the least, or to dbname=NAME with PGHOST and the like", o.Role, o.Setting)
 	}
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("the %s DSN can't be read (%s): %w", o.Role, o.Setting, unwrapParse(err))
 	}
+	homePassword(cfg.ConnConfig)
 	cfg.MaxConns = o.MaxConns
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 8
@@ -94,44 +93,6 @@ func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 		return nil, explainConnect(err, cfg.ConnConfig, o)
 	}
 	return pool, nil
-}
-
-// unwrapParse drops the connection string, which may hold a password, from pgx's message.
-func unwrapParse(err error) error {
-	var parse *pgconn.ParseConfigError
-	if errors.As(err, &parse) {
-		if inner := parse.Unwrap(); inner != nil {
-			return inner
-		}
-	}
-	return err
-}
-
-func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
-	where := fmt.Sprintf("%s database %q at %s", o.Role, c.Database, net.JoinHostPort(c.Host, fmt.Sprint(c.Port)))
-	var server *pgconn.PgError
-	if errors.As(err, &server) {
-		switch server.Code {
-		case "28P01", "28000":
-			return fmt.Errorf("%s refuses user %q: %s; check the password and pg_hba.conf, then %s", where, c.User, server.Message, o.Setting)
-		case "3D000":
-			return fmt.Errorf("%s does not exist; check the name in %s", where, o.Setting)
-		case "57014":
-			return fmt.Errorf("%s: %s while connecting; raise statement_timeout for user %q (ALTER ROLE … SET statement_timeout = 0) or in %s", where, server.Message, c.User, o.Setting)
-		case "53300":
-			return fmt.Errorf("%s has no connection left: %s; raise max_connections or use a pooler", where, server.Message)
-		}
-		return fmt.Errorf("%s: %s (SQLSTATE %s)", where, server.Message, server.Code)
-	}
-	var dial *net.OpError
-	if errors.As(err, &dial) {
-		return fmt.Errorf("%s can't be reached: %w; check host and port in %s", where, dial, o.Setting)
-	}
-	var name *net.DNSError
-	if errors.As(err, &name) {
-		return fmt.Errorf("%s can't be found: %w; check the host in %s", where, name, o.Setting)
-	}
-	return fmt.Errorf("%s: %w; check %s", where, OneLine(err), o.Setting)
 }
 
 // sameServer refuses connections that lead to another server than the pool's first one did: behind a name or a list of hosts there may be several, and

@@ -45,6 +45,8 @@ type Options struct {
 	Dir string
 	// Settings go on top of the defaults, in the way of postgresql.conf; ALTER SYSTEM overrides them.
 	Settings map[string]string
+	// Files are written into the data folder of a new server before it starts, by name: certificates, a pg_hba.conf.
+	Files map[string][]byte
 	// Binaries is the folder with postgres and initdb. Empty means that FindBinaries looks for it.
 	Binaries string
 }
@@ -57,6 +59,7 @@ type Postgres struct {
 	data     string
 	port     int
 	settings map[string]string
+	files    map[string][]byte
 
 	mu      sync.Mutex     // guards proc
 	proc    *child.Process // nil when stopped
@@ -112,6 +115,7 @@ func prepare(ctx context.Context, opts Options) (*Postgres, error) {
 			"timezone":                        "UTC",
 		},
 	}
+	p.files = opts.Files
 	maps.Copy(p.settings, opts.Settings)
 	if opts.Dir != "" {
 		p.data = filepath.Join(opts.Dir, "data")
@@ -150,7 +154,7 @@ func (p *Postgres) initialise(ctx context.Context) error {
 	for _, locale := range []string{"C.UTF-8", "C"} {
 		err := p.run(ctx, "initdb", "-D", p.data, "--auth", "trust", "-U", superuser, "--no-sync", "-E", "UTF8", "--locale", locale)
 		if err == nil {
-			return p.include()
+			return errors.Join(p.include(), p.writeFiles())
 		}
 		failures = append(failures, err)
 	}
@@ -165,6 +169,24 @@ func (p *Postgres) include() error {
 	}
 	_, err = fmt.Fprintf(f, "\ninclude '%s'\n", settingsFile)
 	return errors.Join(err, f.Close())
+}
+
+// writeFiles writes what a test gave, for the server's eyes only.
+func (p *Postgres) writeFiles() error {
+	for name, content := range p.files {
+		path := filepath.Join(p.data, name)
+		err := os.WriteFile(path, content, 0o600)
+		if err == nil {
+			err = os.Chmod(path, 0o600)
+		}
+		if err == nil && p.account != nil {
+			err = os.Chown(path, int(p.account.uid), int(p.account.gid))
+		}
+		if err != nil {
+			return fmt.Errorf("file for postgres: %w", err)
+		}
+	}
+	return nil
 }
 
 func (p *Postgres) writeSettings() error {

@@ -1,0 +1,107 @@
+package postgres
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/jackc/pgpassfile"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// unwrapParse drops the connection string, which may hold a password, from pgx's message.
+func unwrapParse(err error) error {
+	var parse *pgconn.ParseConfigError
+	if errors.As(err, &parse) {
+		if inner := parse.Unwrap(); inner != nil {
+			return inner
+		}
+	}
+	return err
+}
+
+func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
+	where := fmt.Sprintf("%s database %q at %s", o.Role, c.Database, net.JoinHostPort(c.Host, fmt.Sprint(c.Port)))
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		switch server.Code {
+		case "28P01", "28000":
+			return fmt.Errorf("%s refuses user %q: %s; check %s, then %s", where, c.User, server.Message, proof(c), o.Setting)
+		case "3D000":
+			return fmt.Errorf("%s does not exist; check the name in %s", where, o.Setting)
+		case "57014":
+			return fmt.Errorf("%s: %s while connecting; raise statement_timeout for user %q (ALTER ROLE … SET statement_timeout = 0) or in %s", where, server.Message, c.User, o.Setting)
+		case "53300":
+			return fmt.Errorf("%s has no connection left: %s; raise max_connections or use a pooler", where, server.Message)
+		}
+		return fmt.Errorf("%s: %s (SQLSTATE %s)", where, server.Message, server.Code)
+	}
+	if err := explainTLS(err, where, o); err != nil {
+		return err
+	}
+	var dial *net.OpError
+	if errors.As(err, &dial) {
+		return fmt.Errorf("%s can't be reached: %w; check host and port in %s", where, dial, o.Setting)
+	}
+	var name *net.DNSError
+	if errors.As(err, &name) {
+		return fmt.Errorf("%s can't be found: %w; check the host in %s", where, name, o.Setting)
+	}
+	if c.TLSConfig != nil {
+		return fmt.Errorf("%s: %w; check sslmode and the rest of %s", where, OneLine(err), o.Setting)
+	}
+	return fmt.Errorf("%s: %w; check %s", where, OneLine(err), o.Setting)
+}
+
+// proof names what a server may have against a user.
+func proof(c *pgx.ConnConfig) string {
+	out := "the password"
+	if c.Password == "" {
+		out = "the password, as none was found (passfile, PGPASSFILE, .pgpass)"
+	}
+	if c.TLSConfig == nil {
+		return out + ", sslmode and pg_hba.conf"
+	}
+	if len(c.TLSConfig.Certificates) == 0 {
+		return out + ", sslcert and sslkey if it wants a certificate, and pg_hba.conf"
+	}
+	return out + ", the certificate in sslcert and pg_hba.conf"
+}
+
+// explainTLS is nil for errors that are about something else.
+func explainTLS(err error, where string, o Options) error {
+	var (
+		authority x509.UnknownAuthorityError
+		host      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		network   *net.OpError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return fmt.Errorf("%s shows a certificate that none of the authorities known here has signed: %w; name its authority's file with sslrootcert in %s", where, authority, o.Setting)
+	case errors.As(err, &host):
+		return fmt.Errorf("%s shows a certificate for another name: %w; use a name that is in it for the host in %s", where, host, o.Setting)
+	case errors.As(err, &invalid):
+		return fmt.Errorf("%s shows a certificate that is not valid: %w; renew it at the server, or check this machine's clock", where, invalid)
+	case errors.As(err, &network) && network.Op == "remote error": // how crypto/tls marks an alert
+		return fmt.Errorf("%s ends the connection: %w; check sslcert and sslkey in %s, and that the server's ssl_ca_file has their authority", where, network, o.Setting)
+	default:
+		return nil
+	}
+}
+
+// homePassword looks where libpq does and pgx does not: at home is where HOME says, whatever the system's list of users has.
+func homePassword(c *pgx.ConnConfig) {
+	home := os.Getenv("HOME")
+	if c.Password != "" || home == "" || os.Getenv("PGPASSFILE") != "" {
+		return
+	}
+	if file, err := pgpassfile.ReadPassfile(filepath.Join(home, ".pgpass")); err == nil {
+		c.Password = file.FindPassword(c.Host, strconv.Itoa(int(c.Port)), c.Database, c.User)
+	}
+}
