@@ -144,7 +144,7 @@ func TestConnectingOverTLS(t *testing.T) {
 }
 
 // Names and passwords come from where libpq would look for them; a server that has no TLS is told.
-func TestSettingsOfLibpqAreUsed(t *testing.T) { //nolint:paralleltest // it sets the environment
+func TestSettingsOfLibpqAreUsed(t *testing.T) {
 	ca := pki.New(t, "ca")
 	_, port := secured(t, ca)
 	home := t.TempDir()

@@ -29,6 +29,13 @@ const (
 type command struct {
 	program string
 	args    []string
+	env     []string
+}
+
+// with adds to a command's environment.
+func (c command) with(env ...string) command {
+	c.env = append(c.env, env...)
+	return c
 }
 
 func trickle(args ...string) command {
@@ -78,6 +85,7 @@ func start(t *testing.T, c command) *process {
 			p.cmd.Env = append(p.cmd.Env, e)
 		}
 	}
+	p.cmd.Env = append(p.cmd.Env, c.env...)
 	// The parent of a process is a thread, which must last as long as it does.
 	started := make(chan error, 1)
 	go func() {
