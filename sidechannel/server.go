@@ -22,6 +22,8 @@ const (
 	defaultConcurrency = 8
 	defaultReplyWithin = 10 * time.Second
 	answeredFor        = time.Minute // a question that is asked again this soon was answered meanwhile
+	commitPause        = 50 * time.Millisecond
+	commitWithin       = 10 * time.Second // however many requests there are
 )
 
 // Handler answers requests. It is called from several goroutines; an answer that can't be given is an ErrorReply. The server fills in
@@ -50,6 +52,9 @@ type Server struct {
 
 	mu     sync.Mutex
 	recent map[string]time.Time // when a request was answered, by id
+	busy   map[string]struct{}  // requests that are being answered, by id
+
+	uncommitted time.Time // since when there are requests to be committed; Run's own
 }
 
 // NewServer returns a server that does not listen yet. The requests' topic must exist before Run.
@@ -61,7 +66,7 @@ func NewServer(bus Bus, codec message.Codec, handler Handler, o ServerOptions) *
 	}
 	return &Server{
 		bus: bus, codec: codec, handler: handler, options: o,
-		topics: message.Topics{Pipeline: o.Pipeline}, recent: map[string]time.Time{},
+		topics: message.Topics{Pipeline: o.Pipeline}, recent: map[string]time.Time{}, busy: map[string]struct{}{},
 	}
 }
 
@@ -84,22 +89,24 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return ended(ctx, fmt.Errorf("listening for requests: %w", err))
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
+	var answers errgroup.Group
+	answers.SetLimit(s.options.Concurrency)
+	defer func() { _ = answers.Wait() }() // no answer fails the others
 	for {
-		if err := s.runOnce(ctx, reader); err != nil {
+		if err := s.runOnce(ctx, reader, &answers); err != nil {
 			return ended(ctx, fmt.Errorf("answering requests: %w", err))
 		}
 	}
 }
 
-func (s *Server) runOnce(ctx context.Context, reader transport.Reader) error {
-	records, err := reader.Fetch(ctx)
+// runOnce hands on what comes next, and commits as soon as nothing is being answered: a long answer holds up the commit, and no other answer. Where there
+// always is one, it lets them come to an end every now and then.
+func (s *Server) runOnce(ctx context.Context, reader transport.Reader, answers *errgroup.Group) error {
+	records, err := s.fetch(ctx, reader)
 	if err != nil {
 		return err
 	}
 	s.forgetOld()
-	var busy errgroup.Group
-	busy.SetLimit(s.options.Concurrency)
-	asked := map[string]struct{}{}
 	for _, r := range records {
 		request, err := s.read(r)
 		if err != nil {
@@ -107,20 +114,65 @@ func (s *Server) runOnce(ctx context.Context, reader transport.Reader) error {
 			s.options.Logger.Warn("a request is skipped", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
 			continue
 		}
-		if _, twice := asked[request.GetId()]; twice || s.answeredRecently(request.GetId()) {
+		if !s.take(request.GetId()) {
 			continue
 		}
-		asked[request.GetId()] = struct{}{}
-		busy.Go(func() error {
+		answers.Go(func() error {
+			defer s.drop(request.GetId())
 			s.answer(ctx, request, r.Headers)
 			return nil
 		})
 	}
-	_ = busy.Wait() // no answer fails the others
-	if err := ctx.Err(); err != nil {
-		return err
+	if len(records) > 0 && s.uncommitted.IsZero() {
+		s.uncommitted = time.Now()
 	}
+	if !s.uncommitted.IsZero() && time.Since(s.uncommitted) > commitWithin {
+		_ = answers.Wait()
+	}
+	if s.uncommitted.IsZero() || s.answering() || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	s.uncommitted = time.Time{}
 	return reader.Commit(ctx)
+}
+
+// fetch waits for requests; while answers are to be committed, for a moment only.
+func (s *Server) fetch(ctx context.Context, reader transport.Reader) ([]transport.Record, error) {
+	if s.uncommitted.IsZero() {
+		return reader.Fetch(ctx)
+	}
+	moment, cancel := context.WithTimeout(ctx, commitPause)
+	defer cancel()
+	records, err := reader.Fetch(moment)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil, nil
+	}
+	return records, err
+}
+
+// take tells whether a question is to be answered: not where it is being answered, or was a short while ago, because its asker lost patience.
+func (s *Server) take(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, answered := s.recent[id]
+	_, taken := s.busy[id]
+	if answered || taken {
+		return false
+	}
+	s.busy[id] = struct{}{}
+	return true
+}
+
+func (s *Server) drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.busy, id)
+}
+
+func (s *Server) answering() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.busy) > 0
 }
 
 // read decodes and checks a request.
@@ -189,14 +241,6 @@ func (s *Server) send(ctx context.Context, request, reply *tricklepb.Envelope, h
 		return fmt.Errorf("%w: %w", errUnencodable, err)
 	}
 	return s.bus.Send(bounded, transport.Record{Topic: topic, Key: []byte(reply.GetId()), Value: value, Headers: headers})
-}
-
-// answeredRecently keeps a slow publisher from answering every repetition of a question that waited in the queue.
-func (s *Server) answeredRecently(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.recent[id]
-	return ok
 }
 
 func (s *Server) forgetOld() {

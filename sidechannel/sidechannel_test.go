@@ -388,6 +388,42 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	})
 }
 
+func TestALongAnswerHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		bus := memoryBus(t, "cache")
+		answers := make(chan string, 100)
+		h := func(ctx context.Context, env *tricklepb.Envelope) *tricklepb.Envelope {
+			if env.GetTable() == "public.long" {
+				time.Sleep(time.Minute)
+			}
+			answers <- env.GetTable()
+			return echo(ctx, env)
+		}
+		c := sidechannel.New(bus, message.Codec{}, sidechannel.Options{Pipeline: "shop", Consumer: "cache", Resend: 7 * time.Second})
+		defer start(t, c.Run)()
+		stop := start(t, server(bus, h).Run)
+		var asking sync.WaitGroup
+		asking.Go(func() { ask(t, c, "public.long") })
+		synctest.Wait()
+		began := time.Now()
+		for range 10 {
+			ask(t, c, "public.short")
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("ten short answers took %s behind a long one", took)
+		}
+		asking.Wait()
+		time.Sleep(time.Second)
+		stop()
+		defer start(t, server(bus, h).Run)()
+		ask(t, c, "public.short")
+		if len(answers) != 12 { // the eight repetitions of the long one and what was answered before the restart among them not
+			t.Errorf("answered %d times", len(answers))
+		}
+	})
+}
+
 func TestAServerThatDiesWhileAnsweringIsFollowedByOneThatAnswers(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
