@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trickle-verify/trickle/digest"
@@ -17,7 +18,8 @@ import (
 // Source is the other side as the side channel shows it. It believes only the pinned source, and only answers about the schema that the replica is
 // fitted to. It is safe for concurrent use.
 type Source struct {
-	parts Parts
+	parts    Parts
+	unpacker *zstd.Decoder // for streams
 
 	mu      sync.Mutex
 	tables  map[string]Table
@@ -63,7 +65,7 @@ func (e *OutdatedError) Error() string {
 
 // NewSource asks through the parts' Asker.
 func NewSource(parts Parts) *Source {
-	return &Source{parts: parts, tables: make(map[string]Table)}
+	return &Source{parts: parts, unpacker: newUnpacker(), tables: make(map[string]Table)}
 }
 
 // Believe checks that a message is from the pinned source and tells the gate its read time. The first source ever seen is pinned.
@@ -190,7 +192,9 @@ type Listing struct {
 	Keys    []message.Key
 	Covered message.Range
 	More    bool
-	readAt  time.Time
+	// Stream is set where the rows were streamed: then Rows and Keys are those that are not settled.
+	Stream *Streamed
+	readAt time.Time
 }
 
 // Question is what KeyDigests and Copy ask for.
@@ -200,6 +204,8 @@ type Question struct {
 	Through time.Time
 	// Expected is what the replica has in the whole range; nil to have the rows listed in any case.
 	Expected *digest.Thumbprint
+	// Stream has Copy answered with a stream where there are more rows than Limit; nil: the first Limit rows come one by one.
+	Stream *Streaming
 }
 
 // KeyDigests lists a range's keys and row digests.
@@ -223,10 +229,13 @@ func (s *Source) KeyDigests(ctx context.Context, t Table, q Question) (Listing, 
 
 // Copy reads a range's rows whole.
 func (s *Source) Copy(ctx context.Context, t Table, q Question) (Listing, error) {
-	req := &tricklepb.CopyRequest{Range: q.Range.Proto(), Limit: uint32(q.Limit), Digest: tricklepb.DigestKind(t.Kind), SettledBefore: stamp(q.Through)}
+	req := &tricklepb.CopyRequest{Range: q.Range.Proto(), Limit: uint32(q.Limit), Digest: tricklepb.DigestKind(t.Kind), SettledBefore: stamp(q.Through), Stream: q.Stream.proto()}
 	reply, err := s.about(ctx, t, &tricklepb.Envelope{Body: &tricklepb.Envelope_CopyRequest{CopyRequest: req}})
 	if err != nil {
 		return Listing{}, err
+	}
+	if q.Stream != nil && reply.GetStreamReply() != nil {
+		return s.streamed(reply, q)
 	}
 	body := reply.GetRowsReply()
 	if body == nil {
@@ -286,9 +295,14 @@ type Refetching struct {
 	DigestsOnly bool
 }
 
-// Boundaries asks where the source would cut a range into pieces of about rows rows.
-func (s *Source) Boundaries(ctx context.Context, t Table, r message.Range, rows int) ([]message.Range, error) {
-	reply, err := s.about(ctx, t, &tricklepb.Envelope{Body: &tricklepb.Envelope_BoundariesRequest{BoundariesRequest: &tricklepb.BoundariesRequest{Range: r.Proto(), Rows: uint32(rows)}}})
+// Size of a piece: about so many rows or, where Bytes is not 0 and a whole table is much larger, about so many bytes.
+type Size struct{ Rows, Bytes int }
+
+// Boundaries asks where the source would cut a range into pieces of a size.
+func (s *Source) Boundaries(ctx context.Context, t Table, r message.Range, size Size) ([]message.Range, error) {
+	reply, err := s.about(ctx, t, &tricklepb.Envelope{Body: &tricklepb.Envelope_BoundariesRequest{BoundariesRequest: &tricklepb.BoundariesRequest{
+		Range: r.Proto(), Rows: uint32(size.Rows), Bytes: uint64(size.Bytes),
+	}}})
 	if err != nil {
 		return nil, err
 	}

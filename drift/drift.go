@@ -10,6 +10,7 @@ package drift
 import (
 	"time"
 
+	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/message"
 )
 
@@ -178,4 +179,19 @@ type Outcome struct {
 	Entry   int64    // the journal entry, when Written
 	Replica Observed // what the replica holds now, when Written
 	Err     error    // when Failed
+}
+
+// Copy is a range of the source, whole, for a replica that has none of its rows.
+type Copy struct {
+	// Range is what was observed empty, and then read.
+	Range message.Range
+	// Columns by the source's names, in the order in which they stand in Data; Binary tells which of COPY's formats that is in.
+	Columns []string
+	Binary  bool
+	Data    []byte
+	// Print is the thumbprint of the rows in Data, all of them settled.
+	Print digest.Thumbprint
+	// ResyncID and Piece name the part of a resync that it belongs to.
+	ResyncID string
+	Piece    int
 }

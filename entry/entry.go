@@ -109,4 +109,14 @@ type Wish struct {
 type Piece struct {
 	N     int
 	Range message.Range
+	// Copies of it that were written before it was taken, and never confirmed.
+	Copies []int64
+}
+
+// OpenCopy is a range that was copied whole and not yet confirmed.
+type OpenCopy struct {
+	ID       int64
+	Table    string
+	Range    message.Range
+	ResyncID string
 }

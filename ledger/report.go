@@ -18,7 +18,7 @@ type Report struct {
 	Window   WindowReport   `json:"window"`
 	Brake    BrakeReport    `json:"brake"`
 	Resyncs  []ResyncReport `json:"resyncs"`
-	// Unconfirmed counts corrections that were written and not confirmed yet.
+	// Unconfirmed counts corrections, and rows copied in bulk, that were written and not confirmed yet.
 	Unconfirmed int `json:"unconfirmed"`
 	// Refused counts messages that could not be read or believed.
 	Refused       int    `json:"refused"`
@@ -115,7 +115,8 @@ func (l *Ledger) reportPipeline(ctx context.Context, tx pgx.Tx, r *Report) error
 	var at *time.Time
 	err := tx.QueryRow(ctx, `SELECT coalesce(source, ''), gate_open, gate_reason, gate_lag, gate_at, coalesce(clock_timestamp() - gate_at, '0'), window_length,
 			brake_reason IS NOT NULL, coalesce(brake_reason, ''), refused, coalesce(refused_reason, ''),
-			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = p.pipeline AND c.closed_at IS NULL),
+			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = p.pipeline AND c.closed_at IS NULL)
+				+ (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.pipeline = p.pipeline AND c.closed_at IS NULL),
 			(SELECT count(*) FROM trickle.discrepancies d WHERE d.pipeline = p.pipeline AND d.at > clock_timestamp() - p.window_length),
 			(SELECT coalesce(sum(rows), 0)::bigint FROM trickle.ranges g WHERE g.pipeline = p.pipeline AND g.verified_at > clock_timestamp() - p.window_length)
 		FROM trickle.pipelines p WHERE pipeline = $1`, l.pipeline).Scan(&r.Source, &r.Gate.Open, &r.Gate.Reason, &lag, &at, &age, &window,
@@ -153,12 +154,13 @@ func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
 			(SELECT count(*) FROM trickle.suspects s WHERE s.pipeline = t.pipeline AND s.table_name = t.table_name),
 			(SELECT count(*) FROM trickle.discrepancies d JOIN trickle.pipelines p USING (pipeline)
 				WHERE d.pipeline = t.pipeline AND d.table_name = t.table_name AND d.at > clock_timestamp() - p.window_length),
-			c.missing, c.mismatched, c.extra
+			c.missing + copied.rows, c.mismatched, c.extra
 		FROM trickle.tables t
 		CROSS JOIN LATERAL (SELECT count(*) AS n, min(verified_at) AS oldest FROM trickle.ranges g
 			WHERE g.pipeline = t.pipeline AND g.table_name = t.table_name AND g.cycle + 1 >= t.cycle) g
 		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE kind = 'missing') AS missing, count(*) FILTER (WHERE kind = 'mismatched') AS mismatched,
 			count(*) FILTER (WHERE kind = 'extra') AS extra FROM trickle.corrections c WHERE c.pipeline = t.pipeline AND c.table_name = t.table_name) c
+		CROSS JOIN LATERAL (SELECT coalesce(sum(c.rows), 0)::bigint AS rows FROM trickle.copies c WHERE c.pipeline = t.pipeline AND c.table_name = t.table_name) copied
 		WHERE t.pipeline = $1 ORDER BY 1`, l.pipeline)
 	if err != nil {
 		return err
@@ -174,7 +176,7 @@ func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
 
 func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error {
 	rows, err := tx.Query(ctx, `SELECT s.id, s.scope, s.table_name, s.state, s.rows, s.reason, coalesce(s.failure, ''), s.requested_at, s.ended_at, g.n, g.done,
-			(SELECT count(*) FROM trickle.corrections c WHERE c.resync_id = s.id)
+			(SELECT count(*) FROM trickle.corrections c WHERE c.resync_id = s.id) + (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.resync_id = s.id)
 		FROM trickle.resyncs s
 		CROSS JOIN LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE done) AS done FROM trickle.resync_ranges g WHERE g.resync_id = s.id) g
 		WHERE s.pipeline = $1 ORDER BY s.requested_at DESC LIMIT 50`, l.pipeline)

@@ -134,8 +134,9 @@ func (l *Ledger) Take(ctx context.Context, id string, lease time.Duration) (p en
 	err = l.pool.QueryRow(ctx, `WITH next AS (
 			SELECT r.ctid FROM trickle.resync_ranges r JOIN trickle.resyncs s ON s.id = r.resync_id AND s.state = 'running'
 			WHERE r.resync_id = $1 AND NOT r.done AND r.leased_until < clock_timestamp() ORDER BY r.n LIMIT 1 FOR UPDATE OF r SKIP LOCKED)
-		UPDATE trickle.resync_ranges r SET leased_until = clock_timestamp() + $2::interval FROM next WHERE r.ctid = next.ctid RETURNING r.n, r.lo, r.hi`,
-		id, lease).Scan(&p.N, &lo, &hi)
+		UPDATE trickle.resync_ranges r SET leased_until = clock_timestamp() + $2::interval FROM next WHERE r.ctid = next.ctid RETURNING r.n, r.lo, r.hi,
+			ARRAY(SELECT c.id FROM trickle.copies c WHERE c.resync_id = $1 AND c.piece = r.n AND c.closed_at IS NULL)`,
+		id, lease).Scan(&p.N, &lo, &hi, &p.Copies)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return entry.Piece{}, left, false, nil
 	}
@@ -146,10 +147,13 @@ func (l *Ledger) Take(ctx context.Context, id string, lease time.Duration) (p en
 	return p, left, true, nil
 }
 
-// Finish marks a piece done.
-func (l *Ledger) Finish(ctx context.Context, id string, n int, rows int) error {
+// Finish marks a piece done, of which so many rows were looked at, and closes its copies, which are thereby confirmed.
+func (l *Ledger) Finish(ctx context.Context, id string, p entry.Piece, rows int) error {
 	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `UPDATE trickle.resync_ranges SET done = true WHERE resync_id = $1 AND n = $2 AND NOT done`, id, n)
+		if err := closeCopies(ctx, tx, p.Copies); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `UPDATE trickle.resync_ranges SET done = true WHERE resync_id = $1 AND n = $2 AND NOT done`, id, p.N)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err
 		}
@@ -175,7 +179,7 @@ func (l *Ledger) Drop(ctx context.Context, id string, n int) error {
 func (l *Ledger) End(ctx context.Context, id, failure string) error {
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.resyncs SET state = CASE WHEN $2 = '' AND refused = 0 THEN 'done' ELSE 'failed' END,
 		failure = coalesce(nullif($2, ''), CASE WHEN refused > 0 THEN refused || ' rows were refused by the replica; the last reason stands with the table' END), ended_at = clock_timestamp(),
-		corrected = (SELECT count(*) FROM trickle.corrections WHERE resync_id = $1) WHERE id = $1 AND state = 'running'`, id, failure)
+		corrected = (SELECT count(*) FROM trickle.corrections WHERE resync_id = $1) + (SELECT coalesce(sum(c.rows), 0) FROM trickle.copies c WHERE c.resync_id = $1) WHERE id = $1 AND state = 'running'`, id, failure)
 	if err != nil {
 		return fmt.Errorf("ending resync %s: %w", id, err)
 	}

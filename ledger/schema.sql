@@ -28,6 +28,26 @@ CREATE TABLE IF NOT EXISTS trickle.corrections (
 CREATE INDEX IF NOT EXISTS corrections_open ON trickle.corrections (checked_at) WHERE closed_at IS NULL;
 CREATE INDEX IF NOT EXISTS corrections_at ON trickle.corrections (pipeline, at);
 
+-- Every range that a resync copied whole into a replica that had no row in it, written in the transaction that made it: in the place of a correction for
+-- each of its rows, which all bear that transaction's xmin.
+CREATE TABLE IF NOT EXISTS trickle.copies (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    pipeline   text NOT NULL,
+    table_name text NOT NULL,                 -- as the source calls it
+    lo         text[],                        -- keys over this, NULL: from the first
+    hi         text[],                        -- up to this, NULL: to the last
+    rows       bigint NOT NULL,
+    version    bigint NOT NULL,               -- xmin of its rows
+    undo       text NOT NULL,                 -- the statement that deletes those of its rows that nobody has written since
+    resync_id  text NOT NULL,
+    piece      integer NOT NULL,              -- of the resync's ranges
+    closed_at  timestamptz,                   -- NULL: written, not yet confirmed
+    undone_at  timestamptz,
+    checked_at timestamptz NOT NULL DEFAULT clock_timestamp() -- when somebody last set out to confirm it
+);
+CREATE INDEX IF NOT EXISTS copies_open ON trickle.copies (resync_id, piece) WHERE closed_at IS NULL;
+
 -- One row a pipeline: the source it is pinned to, the gate as last seen, the brake.
 CREATE TABLE IF NOT EXISTS trickle.pipelines (
     pipeline         text PRIMARY KEY,

@@ -163,8 +163,8 @@ func TestAResyncGoesOnWhereItWas(t *testing.T) {
 	}
 	take(3, "(-inf, 10]")
 	take(3, "(10, 20]")
-	must(t, l.Finish(t.Context(), "r", 0, 7))
-	must(t, l.Finish(t.Context(), "r", 0, 7)) // once more counts nothing
+	must(t, l.Finish(t.Context(), "r", entry.Piece{N: 0}, 7))
+	must(t, l.Finish(t.Context(), "r", entry.Piece{N: 0}, 7)) // once more counts nothing
 	must(t, l.Drop(t.Context(), "r", 1))
 	take(2, "(10, 20]")
 	take(2, "(20, +inf]")
@@ -175,8 +175,8 @@ func TestAResyncGoesOnWhereItWas(t *testing.T) {
 	if !covers || err != nil {
 		t.Errorf("covers %v, %v", covers, err)
 	}
-	must(t, l.Finish(t.Context(), "r", 1, 1))
-	must(t, l.Finish(t.Context(), "r", 2, 1))
+	must(t, l.Finish(t.Context(), "r", entry.Piece{N: 1}, 1))
+	must(t, l.Finish(t.Context(), "r", entry.Piece{N: 2}, 1))
 	take(0, "")
 	must(t, l.End(t.Context(), "r", ""))
 	must(t, l.End(t.Context(), "r", "too late"))

@@ -64,6 +64,7 @@ type typeInfo struct {
 	base         uint32 // of a domain
 	subtype      uint32 // of a range or multirange
 	hashable     bool   // has a hash of its own with a seed
+	sent         bool   // has a binary form
 }
 
 // String is the form that travels.
@@ -152,7 +153,8 @@ func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
 		SELECT t.oid::bigint, n.nspname, t.typname, t.typtype, t.typcategory,
 			coalesce((SELECT e.oid::bigint FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid), 0), t.typbasetype::bigint,
 			coalesce((SELECT r.rngsubtype::bigint FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)), 0),
-			t.oid IN (SELECT oid FROM h) OR t.typcategory = 'S' AND EXISTS (SELECT FROM pg_cast k JOIN h ON h.oid = k.casttarget WHERE k.castsource = t.oid AND k.castmethod = 'b')
+			t.oid IN (SELECT oid FROM h) OR t.typcategory = 'S' AND EXISTS (SELECT FROM pg_cast k JOIN h ON h.oid = k.casttarget WHERE k.castsource = t.oid AND k.castmethod = 'b'),
+			t.typsend <> 0 AND t.typreceive <> 0
 		FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace`, nil, func(row [][]byte) error {
 		num := func(i int) uint32 {
 			v, _ := strconv.ParseUint(string(row[i]), 10, 32)
@@ -160,7 +162,7 @@ func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
 		}
 		t.types[num(0)] = typeInfo{
 			schema: string(row[1]), name: string(row[2]), kind: row[3][0], category: row[4][0],
-			elem: num(5), base: num(6), subtype: num(7), hashable: isTrue(row[8]),
+			elem: num(5), base: num(6), subtype: num(7), hashable: isTrue(row[8]), sent: isTrue(row[9]),
 		}
 		return nil
 	})

@@ -60,10 +60,18 @@ func Array(elems [][]byte) Arg {
 // params numbers the arguments of one statement as they are added.
 type params struct {
 	args []Arg
+	// inline writes them out as literals, for statements that take no arguments.
+	inline bool
 }
 
 // add returns the placeholder, "$3", of a new argument.
 func (p *params) add(a Arg) string {
+	switch {
+	case p.inline && a == nil:
+		return "NULL"
+	case p.inline:
+		return literal(string(a))
+	}
 	p.args = append(p.args, a)
 	return "$" + strconv.Itoa(len(p.args))
 }

@@ -69,6 +69,14 @@ func (l *Layout) where(p *params, r message.Range) string {
 	return " WHERE " + strings.Join(conds, " AND ")
 }
 
+// whereAnd puts a further condition behind where's.
+func whereAnd(where string) string {
+	if where == "" {
+		return " WHERE "
+	}
+	return where + " AND "
+}
+
 // settledSQL is true for rows that every writer had left before the sample. Ages are modulo 2^32: a frozen row may keep a raw xmin that
 // looks as if it were to come, which makes its age negative; that is old.
 func (l *Layout) settledSQL(s Settled) string {

@@ -33,9 +33,11 @@ const placesTried = 9
 // Sample reads about one row in every rows of the table's, at most most.
 func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (Sample, error) {
 	var s Sample
-	if err := l.size(ctx, c, &s); err != nil {
+	size, err := l.size(ctx, c)
+	if err != nil {
 		return s, fmt.Errorf("measuring %s: %w", l.Name, err)
 	}
+	s.Rows = size.rows
 	total, longest, err := l.blocks(ctx, c)
 	if err != nil {
 		return s, fmt.Errorf("measuring %s: %w", l.Name, err)
@@ -86,21 +88,65 @@ func orderOf(places []int) float64 {
 	return max(0, 1-(sum/(n-1)-1)/(n/3-1))
 }
 
-// size asks the planner for the rows that it expects.
-func (l *Layout) size(ctx context.Context, c *pgconn.PgConn, s *Sample) error {
-	sql := "EXPLAIN (FORMAT JSON) SELECT FROM " + l.rows() + " t" + l.where(&params{}, message.Range{})
-	return each(ctx, c, sql, nil, func(raw [][]byte) error {
+// planned is what the planner expects of a table: its rows, and the bytes of one's compared columns.
+type planned struct {
+	rows  int64
+	width int // at least 1
+}
+
+// size asks the planner for the rows that it expects, and how wide they are.
+func (l *Layout) size(ctx context.Context, c *pgconn.PgConn) (size planned, err error) {
+	sql := "EXPLAIN (FORMAT JSON) SELECT t." + strings.Join(l.quotedColumns(), ", t.") + " FROM " + l.rows() + " t" + l.where(&params{}, message.Range{})
+	err = each(ctx, c, sql, nil, func(raw [][]byte) error {
 		var plans []struct {
 			Plan struct {
-				Rows float64 `json:"Plan Rows"`
+				Rows  float64 `json:"Plan Rows"`
+				Width int     `json:"Plan Width"`
 			}
 		}
 		if err := json.Unmarshal(raw[0], &plans); err != nil || len(plans) == 0 {
 			return fmt.Errorf("reading the planner's estimate: %w", err)
 		}
-		s.Rows = int64(plans[0].Plan.Rows)
+		size = planned{rows: int64(plans[0].Plan.Rows), width: max(1, plans[0].Plan.Width)}
 		return nil
 	})
+	return size, err
+}
+
+// quotedColumns are the compared columns' names in SQL.
+func (l *Layout) quotedColumns() []string {
+	names := l.ColumnNames()
+	for i, name := range names {
+		names[i] = Quote(name)
+	}
+	return names
+}
+
+// oversampled is how many keys are sampled for each piece: keys that are drawn from the heap at random cut pieces whose sizes differ less, the more of them
+// there are in each.
+const oversampled = 16
+
+// Pieces cuts the whole table into pieces of about so many bytes by a sample: no row is read that is not in it. It returns no keys where the table is not
+// at least a few pieces large.
+func (l *Layout) Pieces(ctx context.Context, c *pgconn.PgConn, bytes int) ([]message.Key, error) {
+	size, err := l.size(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("measuring %s: %w", l.Name, err)
+	}
+	const fewest = 8
+	rows := max(oversampled, bytes/size.width)
+	if size.rows < int64(fewest*rows) {
+		return nil, nil
+	}
+	sample, err := l.Sample(ctx, c, rows/oversampled, mostBoundaries)
+	if err != nil {
+		return nil, err
+	}
+	var keys []message.Key
+	for i := oversampled - 1; i < len(sample.Keys)-1; i += oversampled {
+		keys = append(keys, sample.Keys[i])
+	}
+	return keys, nil
 }
 
 // blocks sums up the heaps of a table or its partitions, and finds the longest.

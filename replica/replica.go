@@ -2,7 +2,7 @@
 //
 // It decides nothing about what is right; it carries out a change only if the row still is the version that was observed, in one transaction
 // with the journal entry that holds the before- and after-image. What always holds: no write without its journal entry and no entry
-// without its write; a row that CDC wrote in between is left alone (Moved); a row that the replica refuses does not block its neighbours
+// without its write, be it for a row or for a range that was copied whole; a row that CDC wrote in between is left alone (Moved); a row that the replica refuses does not block its neighbours
 // (Failed, with the reason); the brake is asked in the same transaction, so that two instances together can't exceed it. When the table
 // no longer looks as it was fitted, calls fail with postgres.ErrChanged and nothing is written.
 package replica
@@ -36,6 +36,7 @@ type Journal interface {
 	Journal(ctx context.Context, tx pgx.Tx, table string, entries []ledger.Entry) ([]int64, error)
 	Allow(ctx context.Context, tx pgx.Tx, lim ledger.Limits) (ledger.Allowance, error)
 	Brake(ctx context.Context, reason string) error
+	Copied(ctx context.Context, tx pgx.Tx, table string, c ledger.Copied) (int64, error)
 }
 
 // Options of a Replica.

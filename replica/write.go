@@ -127,15 +127,29 @@ func (r *Replica) rewritable(ctx context.Context, l *postgres.Layout) (bool, err
 	return l.Reinsertable(ctx, conn.Conn().PgConn())
 }
 
+// begin locks a table against being rewritten, as the first thing that a transaction does, and checks that it still is what was fitted.
+func begin(ctx context.Context, c *pgconn.PgConn, l *postgres.Layout) error {
+	if err := l.Share(ctx, c); err != nil {
+		return err
+	}
+	return l.CheckShape(ctx, c)
+}
+
+// set makes the settings under which rows are written.
+func (w Writing) set(ctx context.Context, c *pgconn.PgConn) error {
+	setting := "SET LOCAL lock_timeout = '2s'"
+	if w.Role != "" && w.Role != "origin" {
+		setting += "; SET LOCAL session_replication_role = " + w.Role
+	}
+	return c.Exec(ctx, setting).Close()
+}
+
 func (r *Replica) transact(ctx context.Context, b *batch, idx []int, how method) error {
 	var done []drift.Outcome
 	held := ""
 	err := pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		c := tx.Conn().PgConn()
-		if err := b.layout.Share(ctx, c); err != nil {
-			return err
-		}
-		if err := b.layout.CheckShape(ctx, c); err != nil {
+		if err := begin(ctx, c, b.layout); err != nil {
 			return err
 		}
 		mode := r.opts.Write()
@@ -143,11 +157,7 @@ func (r *Replica) transact(ctx context.Context, b *batch, idx []int, how method)
 		if err != nil {
 			return err
 		}
-		setting := "SET LOCAL lock_timeout = '2s'"
-		if mode.Role != "" && mode.Role != "origin" {
-			setting += "; SET LOCAL session_replication_role = " + mode.Role
-		}
-		if err := c.Exec(ctx, setting).Close(); err != nil {
+		if err := mode.set(ctx, c); err != nil {
 			return err
 		}
 		w := writing{batch: b, idx: idx, done: make([]drift.Outcome, len(idx)), how: how, triggers: mode.Role != "replica"}

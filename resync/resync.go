@@ -2,7 +2,9 @@
 //
 // It decides in which order a resync's ranges are walked and what each costs: an equal range a thumbprint, an empty one a copy, any other the
 // keys and then only the rows that differ. What always holds: every row goes the detector's way (observe, refetch, compare-and-set, confirm)
-// and is journalled under the resync's id; what is not proven stays a suspect and is settled like any other; the plan and its progress are
+// and is journalled under the resync's id. A large empty range does so as a whole: it was observed empty before the source was read, its rows are
+// written only while their keys are absent, and after the write the source is asked whether the range still is what was read; what is not is
+// looked at key by key. A copy is closed only after that, by whoever gets there; what is not proven stays a suspect and is settled like any other; the plan and its progress are
 // in the ledger, so the publisher remembers nothing and any instance goes on after a crash. While the gate is closed or the brake is on, it waits; a
 // range that fails is given back and tried again, later each time, with the reason in the ledger; one that the two sides can't be compared over, or that the
 // publisher goes on refusing, is given up as failed. None keeps another waiting.
@@ -19,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trickle-verify/trickle/detector"
+	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/gate"
@@ -32,21 +35,24 @@ type Ledger interface {
 	Running(ctx context.Context) ([]entry.Resync, error)
 	Plan(ctx context.Context, id string, ranges []message.Range) error
 	Take(ctx context.Context, id string, lease time.Duration) (entry.Piece, int, bool, error)
-	Finish(ctx context.Context, id string, n int, rows int) error
+	Finish(ctx context.Context, id string, p entry.Piece, rows int) error
 	Drop(ctx context.Context, id string, n int) error
 	End(ctx context.Context, id, failure string) error
 	Braked(ctx context.Context) (string, error)
 	Suspect(ctx context.Context, table string, suspects []drift.Suspect, due time.Duration) error
 	Suspects(ctx context.Context, resyncID string) (int, error)
 	Note(ctx context.Context, id, failure string) error
+	Abandoned(ctx context.Context, age time.Duration) (entry.OpenCopy, bool, error)
+	CloseCopies(ctx context.Context, ids []int64) error
 }
 
 // Source is the other side; see detector.Source.
 type Source interface {
 	Table(ctx context.Context, name string, fingerprint uint64) (detector.Table, error)
 	Forget(name string)
-	Boundaries(ctx context.Context, t detector.Table, r message.Range, rows int) ([]message.Range, error)
+	Boundaries(ctx context.Context, t detector.Table, r message.Range, size detector.Size) ([]message.Range, error)
 	Copy(ctx context.Context, t detector.Table, q detector.Question) (detector.Listing, error)
+	Agrees(ctx context.Context, t detector.Table, was *detector.Streamed) (bool, error)
 	Refetch(ctx context.Context, t detector.Table, keys []message.Key, o detector.Refetching) ([]drift.Fetched, error)
 	Look(ctx context.Context, t detector.Table, r message.Range) (detector.Page, error)
 }
@@ -56,12 +62,21 @@ type Corrector interface {
 	Correct(ctx context.Context, t detector.Table, changes []drift.Change) ([]drift.Outcome, error)
 }
 
+// Copier writes whole ranges; see package replica.
+type Copier interface {
+	// Streamable names the columns that a copy has to have, and whether it may be in COPY's binary format.
+	Streamable(table string) (columns []string, binary bool, err error)
+	// Copy writes a range that was observed empty: all of it, with its line in the journal, or nothing.
+	Copy(ctx context.Context, table string, c drift.Copy, kind digest.Kind) (drift.Outcome, error)
+}
+
 // Parts are what a Runner is made of.
 type Parts struct {
 	Ledger    Ledger
 	Source    Source
 	Replica   detector.Replica
 	Corrector Corrector
+	Copier    Copier // nil: every row is written by the Corrector
 	Gate      *gate.Gate
 	Log       *slog.Logger
 	// Policy gives the one in force.
@@ -92,7 +107,8 @@ const (
 	pause      = 300 * time.Millisecond
 	pauseMost  = 10 * time.Second // after failures
 	mostErrors = 8
-	copyRows   = 2000 // rows of a Copy at a time
+	copyRows   = 2000    // rows that are copied one by one; more of them are streamed
+	pieceBytes = 8 << 20 // of a range of a large table that the replica has none of
 )
 
 // errHeld gives a range back until the gate or the brake lets it be walked.
@@ -120,6 +136,9 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // runOnce works on the oldest running resync until it has no range left to take. It reports whether it did anything.
 func (r *Runner) runOnce(ctx context.Context) (bool, error) {
+	if worked, err := r.resume(ctx); worked || err != nil {
+		return worked, err
+	}
 	running, err := r.Ledger.Running(ctx)
 	if err != nil || len(running) == 0 {
 		return false, err
@@ -158,6 +177,21 @@ func (r *Runner) runOnce(ctx context.Context) (bool, error) {
 	return false, errors.Join(failures...)
 }
 
+// resume confirms what was copied for a resync that was ended before it could be.
+func (r *Runner) resume(ctx context.Context) (bool, error) {
+	if ok, err := r.free(ctx); err != nil || !ok {
+		return false, err
+	}
+	c, ok, err := r.Ledger.Abandoned(ctx, lease)
+	if err != nil || !ok {
+		return false, err
+	}
+	if err := r.confirm(ctx, c); err != nil {
+		return false, fmt.Errorf("confirming copy %d of %s: %w", c.ID, c.Table, err)
+	}
+	return true, nil
+}
+
 // free tells whether anything may be written now.
 func (r *Runner) free(ctx context.Context) (bool, error) {
 	if !r.Gate.Check(ctx).Open {
@@ -190,6 +224,21 @@ func (r *Runner) failed(ctx context.Context, s entry.Resync, err error) error {
 	return r.Ledger.End(ctx, s.ID, err.Error())
 }
 
+// plan cuts a resync into ranges: by bytes, and at no cost, where there is nothing in the replica to compare with.
+func (r *Runner) plan(ctx context.Context, s entry.Resync, t detector.Table) ([]message.Range, error) {
+	size := detector.Size{Rows: r.Policy().RangeRows}
+	if r.Copier != nil {
+		own, _, err := r.Replica.Range(ctx, s.Table, s.Range, 1, t.Kind)
+		if err != nil {
+			return nil, err
+		}
+		if len(own) == 0 {
+			size.Bytes = pieceBytes
+		}
+	}
+	return r.Source.Boundaries(ctx, t, s.Range, size)
+}
+
 // work plans a resync if need be and walks its ranges, several at a time.
 func (r *Runner) work(ctx context.Context, s entry.Resync) (bool, error) {
 	t, err := r.Source.Table(ctx, s.Table, 0)
@@ -198,7 +247,7 @@ func (r *Runner) work(ctx context.Context, s entry.Resync) (bool, error) {
 	}
 	p := r.Policy()
 	if !s.Planned {
-		ranges, err := r.Source.Boundaries(ctx, t, s.Range, p.RangeRows)
+		ranges, err := r.plan(ctx, s, t)
 		if err != nil {
 			return false, err
 		}
@@ -258,67 +307,11 @@ func (r *Runner) next(ctx context.Context, s entry.Resync, t detector.Table) (bo
 	if err != nil || !ok {
 		return false, err
 	}
-	rows, err := r.walk(ctx, s, t, piece.Range)
-	if err != nil {
+	w := walk{Runner: r, resync: s, table: t, piece: piece, whole: r.Copier != nil}
+	if err := w.run(ctx); err != nil {
 		return false, errors.Join(err, r.Ledger.Drop(context.WithoutCancel(ctx), s.ID, piece.N))
 	}
-	return true, r.Ledger.Finish(ctx, s.ID, piece.N, rows)
-}
-
-// walk makes one range what the source has, page by page, and returns how many rows it looked at.
-func (r *Runner) walk(ctx context.Context, s entry.Resync, t detector.Table, rng message.Range) (int, error) {
-	rows := 0
-	for {
-		n, rest, err := r.copy(ctx, s, t, rng)
-		rows += n
-		if err != nil || rest == nil {
-			return rows, err
-		}
-		if rng = *rest; n > 0 {
-			continue
-		}
-		page, err := r.Source.Look(ctx, t, rng)
-		if err != nil {
-			return rows, err
-		}
-		rows += page.Rows
-		if err := r.correct(ctx, s, t, page.Sightings); err != nil {
-			return rows, err
-		}
-		if !page.More {
-			return rows, nil
-		}
-		rng.Lo = page.Covered.Hi
-	}
-}
-
-// copy takes the rows of a range whole where the replica has none in it. It returns how many and what is left of the range: nil when nothing is,
-// all of it when the replica has rows there.
-func (r *Runner) copy(ctx context.Context, s entry.Resync, t detector.Table, rng message.Range) (int, *message.Range, error) {
-	through := r.Gate.Check(ctx).Through
-	// Observe before asking: that the range is empty now is what the copies are guarded by.
-	own, _, err := r.Replica.Range(ctx, t.Name, rng, 1, t.Kind)
-	if err != nil {
-		return 0, nil, err
-	}
-	if len(own) > 0 {
-		return 0, &rng, nil
-	}
-	list, err := r.Source.Copy(ctx, t, detector.Question{Range: rng, Limit: copyRows, Through: through})
-	if err != nil {
-		return 0, nil, err
-	}
-	sightings := make([]drift.Sighting, len(list.Keys))
-	for i, k := range list.Keys {
-		sightings[i] = drift.Sighting{Through: through, Replica: drift.Observed{Key: k}, Source: list.Rows[k.ID()]}
-	}
-	if err := r.apply(ctx, s, t, sightings); err != nil {
-		return len(sightings), nil, err
-	}
-	if !list.More {
-		return len(sightings), nil, nil
-	}
-	return len(sightings), &message.Range{Lo: list.Covered.Hi, Hi: rng.Hi}, nil
+	return true, r.Ledger.Finish(ctx, s.ID, w.piece, w.rows)
 }
 
 // correct refetches the keys of a first look that are proven and corrects them; the others become suspects.

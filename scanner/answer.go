@@ -107,24 +107,9 @@ func (s *Scanner) body(ctx context.Context, c *pgconn.PgConn, t *table, r reques
 		r.reply.Body = &tricklepb.Envelope_RowsReply{RowsReply: &tricklepb.RowsReply{Columns: t.layout.ColumnNames(), Rows: wires(rows)}}
 		return nil
 	case *tricklepb.Envelope_CopyRequest:
-		q := b.CopyRequest
-		page, err := t.layout.Range(ctx, c, message.RangeOf(q.GetRange()), limit(q.GetLimit()), postgres.Want{
-			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, r.at, timeOf(q.GetSettledBefore())), Values: true,
-		})
-		if err != nil {
-			return err
-		}
-		r.reply.Body = &tricklepb.Envelope_RowsReply{RowsReply: &tricklepb.RowsReply{
-			Range: page.Covered.Proto(), Columns: t.layout.ColumnNames(), Rows: wires(page.Rows), More: page.More,
-		}}
-		return nil
+		return s.copies(ctx, c, t, r)
 	case *tricklepb.Envelope_BoundariesRequest:
-		keys, err := t.layout.Boundaries(ctx, c, message.RangeOf(b.BoundariesRequest.GetRange()), max(1, int(b.BoundariesRequest.GetRows())))
-		if err != nil {
-			return err
-		}
-		r.reply.Body = &tricklepb.Envelope_BoundariesReply{BoundariesReply: &tricklepb.BoundariesReply{Keys: message.Keys(keys)}}
-		return nil
+		return s.boundaries(ctx, c, t, r)
 	default:
 		return errors.New("the request asks for nothing that this publisher knows: is the detector newer than the publisher?")
 	}
@@ -136,11 +121,16 @@ func (s *Scanner) keyDigests(ctx context.Context, c *pgconn.PgConn, t *table, r 
 	body := &tricklepb.KeyDigestsReply{Range: rng.Proto()}
 	r.reply.Body = &tricklepb.Envelope_KeyDigestsReply{KeyDigestsReply: body}
 	if e := q.GetExpected(); e != nil {
-		print, err := t.layout.Thumbprint(ctx, c, rng, nil, kind)
+		expected := digest.Thumbprint{Rows: e.GetRows(), Sum: e.GetSum()}
+		o := postgres.ScanOptions{Digest: kind, Everything: true}
+		if e.GetTimeline() != 0 && e.GetTimeline() == r.at.Timeline { // on another one, transactions may have other ids
+			o.Known = &postgres.Known{Print: expected, Xmin: e.GetXmin()}
+		}
+		scan, err := t.layout.Scan(ctx, c, rng, o)
 		if err != nil {
 			return err
 		}
-		if print == (digest.Thumbprint{Rows: e.GetRows(), Sum: e.GetSum()}) {
+		if scan.Print == expected {
 			body.Equal = true
 			return nil
 		}

@@ -151,7 +151,7 @@ func (c *Client) deliver(env *tricklepb.Envelope) {
 func isReply(env *tricklepb.Envelope) bool {
 	switch env.GetBody().(type) {
 	case *tricklepb.Envelope_HelloReply, *tricklepb.Envelope_KeyDigestsReply, *tricklepb.Envelope_RowsReply,
-		*tricklepb.Envelope_BoundariesReply, *tricklepb.Envelope_ErrorReply, *tricklepb.Envelope_PathReply:
+		*tricklepb.Envelope_BoundariesReply, *tricklepb.Envelope_StreamReply, *tricklepb.Envelope_ErrorReply, *tricklepb.Envelope_PathReply:
 		return true
 	}
 	return false

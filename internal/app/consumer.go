@@ -76,7 +76,7 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 		Replica: rep, Ledger: c.ledger, Asker: c.client, Gate: c.gate, Log: s.Log, Self: w.identity.String(), NewID: newID,
 	})
 	c.resync = resync.New(resync.Parts{
-		Ledger: c.ledger, Source: c.detector.Source(), Replica: rep, Corrector: c.detector.Corrector(), Gate: c.gate, Log: s.Log, Policy: c.policy.Load,
+		Ledger: c.ledger, Source: c.detector.Source(), Replica: rep, Corrector: c.detector.Corrector(), Copier: rep, Gate: c.gate, Log: s.Log, Policy: c.policy.Load,
 	})
 	return c, nil
 }

@@ -162,7 +162,7 @@ func (p *pair) wire() {
 		NewID: func() string { ids++; return fmt.Sprintf("r%d", ids) },
 	})
 	p.resync = resync.New(resync.Parts{
-		Ledger: p.ledger, Source: p.detector.Source(), Replica: p.replica, Corrector: p.detector.Corrector(), Gate: g, Log: log,
+		Ledger: p.ledger, Source: p.detector.Source(), Replica: p.replica, Corrector: p.detector.Corrector(), Copier: p.replica, Gate: g, Log: log,
 		Policy: func() *policy.Policy { return p.policy },
 	})
 }

@@ -176,6 +176,7 @@ type Envelope struct {
 	//	*Envelope_BoundariesReply
 	//	*Envelope_ErrorReply
 	//	*Envelope_PathReply
+	//	*Envelope_StreamReply
 	Body          isEnvelope_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -414,6 +415,15 @@ func (x *Envelope) GetPathReply() *PathReply {
 	return nil
 }
 
+func (x *Envelope) GetStreamReply() *StreamReply {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_StreamReply); ok {
+			return x.StreamReply
+		}
+	}
+	return nil
+}
+
 type isEnvelope_Body interface {
 	isEnvelope_Body()
 }
@@ -474,6 +484,10 @@ type Envelope_PathReply struct {
 	PathReply *PathReply `protobuf:"bytes,45,opt,name=path_reply,json=pathReply,proto3,oneof"`
 }
 
+type Envelope_StreamReply struct {
+	StreamReply *StreamReply `protobuf:"bytes,46,opt,name=stream_reply,json=streamReply,proto3,oneof"`
+}
+
 func (*Envelope_Thumbprint) isEnvelope_Body() {}
 
 func (*Envelope_Rows) isEnvelope_Body() {}
@@ -501,6 +515,8 @@ func (*Envelope_BoundariesReply) isEnvelope_Body() {}
 func (*Envelope_ErrorReply) isEnvelope_Body() {}
 
 func (*Envelope_PathReply) isEnvelope_Body() {}
+
+func (*Envelope_StreamReply) isEnvelope_Body() {}
 
 // Key is a row's key: each key column in Postgres's own text form, in key order.
 type Key struct {
@@ -1242,9 +1258,12 @@ func (x *KeyDigestsRequest) GetExpected() *Expected {
 
 // Expected is what the asker has in the whole of a range.
 type Expected struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Rows          uint64                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
-	Sum           uint64                 `protobuf:"fixed64,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Rows  uint64                 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
+	Sum   uint64                 `protobuf:"fixed64,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	// The source's own answer said so, on this timeline, from a snapshot whose oldest running transaction was this one: if no row is newer, it still is so.
+	Xmin          uint64 `protobuf:"varint,3,opt,name=xmin,proto3" json:"xmin,omitempty"`
+	Timeline      uint32 `protobuf:"varint,4,opt,name=timeline,proto3" json:"timeline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1289,6 +1308,20 @@ func (x *Expected) GetRows() uint64 {
 func (x *Expected) GetSum() uint64 {
 	if x != nil {
 		return x.Sum
+	}
+	return 0
+}
+
+func (x *Expected) GetXmin() uint64 {
+	if x != nil {
+		return x.Xmin
+	}
+	return 0
+}
+
+func (x *Expected) GetTimeline() uint32 {
+	if x != nil {
+		return x.Timeline
 	}
 	return 0
 }
@@ -1433,12 +1466,15 @@ func (x *RefetchRequest) GetDigestsOnly() bool {
 	return false
 }
 
+// CopyRequest asks for a range's rows whole.
 type CopyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Range         *Range                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
 	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	Digest        DigestKind             `protobuf:"varint,3,opt,name=digest,proto3,enum=trickle.v1.DigestKind" json:"digest,omitempty"`
 	SettledBefore *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=settled_before,json=settledBefore,proto3" json:"settled_before,omitempty"`
+	// Where the range has more rows than the limit, answer with a StreamReply.
+	Stream        *Stream `protobuf:"bytes,5,opt,name=stream,proto3" json:"stream,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1501,6 +1537,174 @@ func (x *CopyRequest) GetSettledBefore() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CopyRequest) GetStream() *Stream {
+	if x != nil {
+		return x.Stream
+	}
+	return nil
+}
+
+// Stream is how the asker wants rows streamed.
+type Stream struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of the columns, as the source calls them.
+	Columns []string `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
+	// COPY's binary format instead of its text format.
+	Binary bool `protobuf:"varint,2,opt,name=binary,proto3" json:"binary,omitempty"`
+	// At most this many rows; 0 for the publisher's own limit.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stream) Reset() {
+	*x = Stream{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stream) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stream) ProtoMessage() {}
+
+func (x *Stream) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stream.ProtoReflect.Descriptor instead.
+func (*Stream) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Stream) GetColumns() []string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *Stream) GetBinary() bool {
+	if x != nil {
+		return x.Binary
+	}
+	return false
+}
+
+func (x *Stream) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+// StreamReply is a range's rows as COPY writes and reads them.
+type StreamReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Range *Range                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
+	More  bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
+	// The settled rows: what COPY TO STDOUT wrote, as one frame of Zstandard.
+	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// Their thumbprint.
+	Rows uint64 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
+	Sum  uint64 `protobuf:"fixed64,5,opt,name=sum,proto3" json:"sum,omitempty"`
+	// The others, without values: they may be on their way to the asker.
+	Unsettled []*Row `protobuf:"bytes,6,rep,name=unsettled,proto3" json:"unsettled,omitempty"`
+	// pg_snapshot_xmin of the read.
+	Xmin          uint64 `protobuf:"varint,7,opt,name=xmin,proto3" json:"xmin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamReply) Reset() {
+	*x = StreamReply{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamReply) ProtoMessage() {}
+
+func (x *StreamReply) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamReply.ProtoReflect.Descriptor instead.
+func (*StreamReply) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *StreamReply) GetRange() *Range {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *StreamReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+func (x *StreamReply) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *StreamReply) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *StreamReply) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *StreamReply) GetUnsettled() []*Row {
+	if x != nil {
+		return x.Unsettled
+	}
+	return nil
+}
+
+func (x *StreamReply) GetXmin() uint64 {
+	if x != nil {
+		return x.Xmin
+	}
+	return 0
+}
+
 // RowsReply answers Refetch (one row for each key asked, in that order; only the first of them where the answer would grow too large) and Copy.
 type RowsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1514,7 +1718,7 @@ type RowsReply struct {
 
 func (x *RowsReply) Reset() {
 	*x = RowsReply{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[16]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1730,7 @@ func (x *RowsReply) String() string {
 func (*RowsReply) ProtoMessage() {}
 
 func (x *RowsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[16]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1743,7 @@ func (x *RowsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowsReply.ProtoReflect.Descriptor instead.
 func (*RowsReply) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{16}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RowsReply) GetRange() *Range {
@@ -1572,16 +1776,18 @@ func (x *RowsReply) GetMore() bool {
 
 // BoundariesRequest asks how the source would cut a range into pieces of about this many rows.
 type BoundariesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Range         *Range                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
-	Rows          uint32                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Range *Range                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
+	Rows  uint32                 `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	// Where a whole table is much larger than this many bytes, cut it into pieces of about that size instead, by a sample.
+	Bytes         uint64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BoundariesRequest) Reset() {
 	*x = BoundariesRequest{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[17]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1799,7 @@ func (x *BoundariesRequest) String() string {
 func (*BoundariesRequest) ProtoMessage() {}
 
 func (x *BoundariesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[17]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1812,7 @@ func (x *BoundariesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BoundariesRequest.ProtoReflect.Descriptor instead.
 func (*BoundariesRequest) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{17}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BoundariesRequest) GetRange() *Range {
@@ -1623,6 +1829,13 @@ func (x *BoundariesRequest) GetRows() uint32 {
 	return 0
 }
 
+func (x *BoundariesRequest) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type BoundariesReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keys          []*Key                 `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
@@ -1632,7 +1845,7 @@ type BoundariesReply struct {
 
 func (x *BoundariesReply) Reset() {
 	*x = BoundariesReply{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[18]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1857,7 @@ func (x *BoundariesReply) String() string {
 func (*BoundariesReply) ProtoMessage() {}
 
 func (x *BoundariesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[18]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1870,7 @@ func (x *BoundariesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BoundariesReply.ProtoReflect.Descriptor instead.
 func (*BoundariesReply) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{18}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BoundariesReply) GetKeys() []*Key {
@@ -1677,7 +1890,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[19]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +1902,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[19]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +1915,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{19}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ErrorReply) GetCode() ErrorCode {
@@ -1730,7 +1943,7 @@ type PathRequest struct {
 
 func (x *PathRequest) Reset() {
 	*x = PathRequest{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[20]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1955,7 @@ func (x *PathRequest) String() string {
 func (*PathRequest) ProtoMessage() {}
 
 func (x *PathRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[20]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1968,7 @@ func (x *PathRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathRequest.ProtoReflect.Descriptor instead.
 func (*PathRequest) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{20}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PathRequest) GetSlot() string {
@@ -1779,7 +1992,7 @@ type PathReply struct {
 
 func (x *PathReply) Reset() {
 	*x = PathReply{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[21]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1791,7 +2004,7 @@ func (x *PathReply) String() string {
 func (*PathReply) ProtoMessage() {}
 
 func (x *PathReply) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[21]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1804,7 +2017,7 @@ func (x *PathReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PathReply.ProtoReflect.Descriptor instead.
 func (*PathReply) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{21}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PathReply) GetSlot() string {
@@ -1833,7 +2046,7 @@ var File_trickle_v1_trickle_proto protoreflect.FileDescriptor
 const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\n" +
 	"\x18trickle/v1/trickle.proto\x12\n" +
-	"trickle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\t\n" +
+	"trickle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\t\n" +
 	"\bEnvelope\x12\x1a\n" +
 	"\bpipeline\x18\x01 \x01(\tR\bpipeline\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
@@ -1865,7 +2078,8 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\verror_reply\x18, \x01(\v2\x16.trickle.v1.ErrorReplyH\x00R\n" +
 	"errorReply\x126\n" +
 	"\n" +
-	"path_reply\x18- \x01(\v2\x15.trickle.v1.PathReplyH\x00R\tpathReplyB\x06\n" +
+	"path_reply\x18- \x01(\v2\x15.trickle.v1.PathReplyH\x00R\tpathReply\x12<\n" +
+	"\fstream_reply\x18. \x01(\v2\x17.trickle.v1.StreamReplyH\x00R\vstreamReplyB\x06\n" +
 	"\x04body\"\x1d\n" +
 	"\x03Key\x12\x16\n" +
 	"\x06values\x18\x01 \x03(\tR\x06values\"I\n" +
@@ -1923,10 +2137,12 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12.\n" +
 	"\x06digest\x18\x03 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\x12A\n" +
 	"\x0esettled_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rsettledBefore\x120\n" +
-	"\bexpected\x18\x05 \x01(\v2\x14.trickle.v1.ExpectedR\bexpected\"0\n" +
+	"\bexpected\x18\x05 \x01(\v2\x14.trickle.v1.ExpectedR\bexpected\"`\n" +
 	"\bExpected\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x10\n" +
-	"\x03sum\x18\x02 \x01(\x06R\x03sum\"\x89\x01\n" +
+	"\x03sum\x18\x02 \x01(\x06R\x03sum\x12\x12\n" +
+	"\x04xmin\x18\x03 \x01(\x04R\x04xmin\x12\x1a\n" +
+	"\btimeline\x18\x04 \x01(\rR\btimeline\"\x89\x01\n" +
 	"\x0fKeyDigestsReply\x12'\n" +
 	"\x05range\x18\x01 \x01(\v2\x11.trickle.v1.RangeR\x05range\x12#\n" +
 	"\x04rows\x18\x02 \x03(\v2\x0f.trickle.v1.RowR\x04rows\x12\x12\n" +
@@ -1936,20 +2152,34 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\x04keys\x18\x01 \x03(\v2\x0f.trickle.v1.KeyR\x04keys\x12.\n" +
 	"\x06digest\x18\x02 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\x12A\n" +
 	"\x0esettled_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rsettledBefore\x12!\n" +
-	"\fdigests_only\x18\x04 \x01(\bR\vdigestsOnly\"\xbf\x01\n" +
+	"\fdigests_only\x18\x04 \x01(\bR\vdigestsOnly\"\xeb\x01\n" +
 	"\vCopyRequest\x12'\n" +
 	"\x05range\x18\x01 \x01(\v2\x11.trickle.v1.RangeR\x05range\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12.\n" +
 	"\x06digest\x18\x03 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\x12A\n" +
-	"\x0esettled_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rsettledBefore\"\x87\x01\n" +
+	"\x0esettled_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rsettledBefore\x12*\n" +
+	"\x06stream\x18\x05 \x01(\v2\x12.trickle.v1.StreamR\x06stream\"P\n" +
+	"\x06Stream\x12\x18\n" +
+	"\acolumns\x18\x01 \x03(\tR\acolumns\x12\x16\n" +
+	"\x06binary\x18\x02 \x01(\bR\x06binary\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\xc7\x01\n" +
+	"\vStreamReply\x12'\n" +
+	"\x05range\x18\x01 \x01(\v2\x11.trickle.v1.RangeR\x05range\x12\x12\n" +
+	"\x04more\x18\x02 \x01(\bR\x04more\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
+	"\x04rows\x18\x04 \x01(\x04R\x04rows\x12\x10\n" +
+	"\x03sum\x18\x05 \x01(\x06R\x03sum\x12-\n" +
+	"\tunsettled\x18\x06 \x03(\v2\x0f.trickle.v1.RowR\tunsettled\x12\x12\n" +
+	"\x04xmin\x18\a \x01(\x04R\x04xmin\"\x87\x01\n" +
 	"\tRowsReply\x12'\n" +
 	"\x05range\x18\x01 \x01(\v2\x11.trickle.v1.RangeR\x05range\x12\x18\n" +
 	"\acolumns\x18\x02 \x03(\tR\acolumns\x12#\n" +
 	"\x04rows\x18\x03 \x03(\v2\x0f.trickle.v1.RowR\x04rows\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more\"P\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\"f\n" +
 	"\x11BoundariesRequest\x12'\n" +
 	"\x05range\x18\x01 \x01(\v2\x11.trickle.v1.RangeR\x05range\x12\x12\n" +
-	"\x04rows\x18\x02 \x01(\rR\x04rows\"6\n" +
+	"\x04rows\x18\x02 \x01(\rR\x04rows\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"6\n" +
 	"\x0fBoundariesReply\x12#\n" +
 	"\x04keys\x18\x01 \x03(\v2\x0f.trickle.v1.KeyR\x04keys\"O\n" +
 	"\n" +
@@ -1988,7 +2218,7 @@ func file_trickle_v1_trickle_proto_rawDescGZIP() []byte {
 }
 
 var file_trickle_v1_trickle_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_trickle_v1_trickle_proto_goTypes = []any{
 	(DigestKind)(0),               // 0: trickle.v1.DigestKind
 	(ErrorCode)(0),                // 1: trickle.v1.ErrorCode
@@ -2008,65 +2238,71 @@ var file_trickle_v1_trickle_proto_goTypes = []any{
 	(*KeyDigestsReply)(nil),       // 15: trickle.v1.KeyDigestsReply
 	(*RefetchRequest)(nil),        // 16: trickle.v1.RefetchRequest
 	(*CopyRequest)(nil),           // 17: trickle.v1.CopyRequest
-	(*RowsReply)(nil),             // 18: trickle.v1.RowsReply
-	(*BoundariesRequest)(nil),     // 19: trickle.v1.BoundariesRequest
-	(*BoundariesReply)(nil),       // 20: trickle.v1.BoundariesReply
-	(*ErrorReply)(nil),            // 21: trickle.v1.ErrorReply
-	(*PathRequest)(nil),           // 22: trickle.v1.PathRequest
-	(*PathReply)(nil),             // 23: trickle.v1.PathReply
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*Stream)(nil),                // 18: trickle.v1.Stream
+	(*StreamReply)(nil),           // 19: trickle.v1.StreamReply
+	(*RowsReply)(nil),             // 20: trickle.v1.RowsReply
+	(*BoundariesRequest)(nil),     // 21: trickle.v1.BoundariesRequest
+	(*BoundariesReply)(nil),       // 22: trickle.v1.BoundariesReply
+	(*ErrorReply)(nil),            // 23: trickle.v1.ErrorReply
+	(*PathRequest)(nil),           // 24: trickle.v1.PathRequest
+	(*PathReply)(nil),             // 25: trickle.v1.PathReply
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_trickle_v1_trickle_proto_depIdxs = []int32{
-	24, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
+	26, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
 	5,  // 1: trickle.v1.Envelope.thumbprint:type_name -> trickle.v1.Thumbprint
 	6,  // 2: trickle.v1.Envelope.rows:type_name -> trickle.v1.Rows
 	11, // 3: trickle.v1.Envelope.hello_request:type_name -> trickle.v1.HelloRequest
 	13, // 4: trickle.v1.Envelope.key_digests_request:type_name -> trickle.v1.KeyDigestsRequest
 	16, // 5: trickle.v1.Envelope.refetch_request:type_name -> trickle.v1.RefetchRequest
 	17, // 6: trickle.v1.Envelope.copy_request:type_name -> trickle.v1.CopyRequest
-	19, // 7: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
-	22, // 8: trickle.v1.Envelope.path_request:type_name -> trickle.v1.PathRequest
+	21, // 7: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
+	24, // 8: trickle.v1.Envelope.path_request:type_name -> trickle.v1.PathRequest
 	12, // 9: trickle.v1.Envelope.hello_reply:type_name -> trickle.v1.HelloReply
 	15, // 10: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
-	18, // 11: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
-	20, // 12: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
-	21, // 13: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
-	23, // 14: trickle.v1.Envelope.path_reply:type_name -> trickle.v1.PathReply
-	3,  // 15: trickle.v1.Range.lo:type_name -> trickle.v1.Key
-	3,  // 16: trickle.v1.Range.hi:type_name -> trickle.v1.Key
-	4,  // 17: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
-	3,  // 18: trickle.v1.Thumbprint.left_out:type_name -> trickle.v1.Key
-	0,  // 19: trickle.v1.Thumbprint.digest:type_name -> trickle.v1.DigestKind
-	5,  // 20: trickle.v1.Rows.thumbprint:type_name -> trickle.v1.Thumbprint
-	8,  // 21: trickle.v1.Rows.rows:type_name -> trickle.v1.Row
-	3,  // 22: trickle.v1.Row.key:type_name -> trickle.v1.Key
-	7,  // 23: trickle.v1.Row.values:type_name -> trickle.v1.Value
-	9,  // 24: trickle.v1.Schema.columns:type_name -> trickle.v1.Column
-	10, // 25: trickle.v1.HelloReply.schema:type_name -> trickle.v1.Schema
-	0,  // 26: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
-	4,  // 27: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
-	0,  // 28: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
-	24, // 29: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
-	14, // 30: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
-	4,  // 31: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
-	8,  // 32: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
-	3,  // 33: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
-	0,  // 34: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
-	24, // 35: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 36: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
-	0,  // 37: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
-	24, // 38: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 39: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
-	8,  // 40: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
-	4,  // 41: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
-	3,  // 42: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
-	1,  // 43: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
-	24, // 44: trickle.v1.PathReply.through:type_name -> google.protobuf.Timestamp
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	20, // 11: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
+	22, // 12: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
+	23, // 13: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
+	25, // 14: trickle.v1.Envelope.path_reply:type_name -> trickle.v1.PathReply
+	19, // 15: trickle.v1.Envelope.stream_reply:type_name -> trickle.v1.StreamReply
+	3,  // 16: trickle.v1.Range.lo:type_name -> trickle.v1.Key
+	3,  // 17: trickle.v1.Range.hi:type_name -> trickle.v1.Key
+	4,  // 18: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
+	3,  // 19: trickle.v1.Thumbprint.left_out:type_name -> trickle.v1.Key
+	0,  // 20: trickle.v1.Thumbprint.digest:type_name -> trickle.v1.DigestKind
+	5,  // 21: trickle.v1.Rows.thumbprint:type_name -> trickle.v1.Thumbprint
+	8,  // 22: trickle.v1.Rows.rows:type_name -> trickle.v1.Row
+	3,  // 23: trickle.v1.Row.key:type_name -> trickle.v1.Key
+	7,  // 24: trickle.v1.Row.values:type_name -> trickle.v1.Value
+	9,  // 25: trickle.v1.Schema.columns:type_name -> trickle.v1.Column
+	10, // 26: trickle.v1.HelloReply.schema:type_name -> trickle.v1.Schema
+	0,  // 27: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
+	4,  // 28: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
+	0,  // 29: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
+	26, // 30: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
+	14, // 31: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
+	4,  // 32: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
+	8,  // 33: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
+	3,  // 34: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
+	0,  // 35: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
+	26, // 36: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
+	4,  // 37: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
+	0,  // 38: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
+	26, // 39: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
+	18, // 40: trickle.v1.CopyRequest.stream:type_name -> trickle.v1.Stream
+	4,  // 41: trickle.v1.StreamReply.range:type_name -> trickle.v1.Range
+	8,  // 42: trickle.v1.StreamReply.unsettled:type_name -> trickle.v1.Row
+	4,  // 43: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
+	8,  // 44: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
+	4,  // 45: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
+	3,  // 46: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
+	1,  // 47: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
+	26, // 48: trickle.v1.PathReply.through:type_name -> google.protobuf.Timestamp
+	49, // [49:49] is the sub-list for method output_type
+	49, // [49:49] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_trickle_v1_trickle_proto_init() }
@@ -2089,6 +2325,7 @@ func file_trickle_v1_trickle_proto_init() {
 		(*Envelope_BoundariesReply)(nil),
 		(*Envelope_ErrorReply)(nil),
 		(*Envelope_PathReply)(nil),
+		(*Envelope_StreamReply)(nil),
 	}
 	file_trickle_v1_trickle_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
@@ -2097,7 +2334,7 @@ func file_trickle_v1_trickle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trickle_v1_trickle_proto_rawDesc), len(file_trickle_v1_trickle_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,153 @@
+package resync
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/trickle-verify/trickle/detector"
+	"github.com/trickle-verify/trickle/drift"
+	"github.com/trickle-verify/trickle/entry"
+	"github.com/trickle-verify/trickle/message"
+)
+
+// walk makes one piece of a resync what the source has, part by part.
+type walk struct {
+	*Runner
+	resync entry.Resync
+	table  detector.Table
+	// piece has the copies that are confirmed once all of it was walked.
+	piece entry.Piece
+	// whole: large parts that the replica has nothing of are streamed; until the replica refuses one.
+	whole bool
+	// most bounds the rows of the next stream, where the last one was cut by its bytes; 0: the publisher's own limit does.
+	most int
+	rows int // looked at
+}
+
+// run goes through the piece. What it finds empty it copies, and what is not, also because it was copied and something has changed since, it looks at key
+// by key: every part of the piece is read at the source once after the last copy into it was written.
+func (w *walk) run(ctx context.Context) error {
+	rng := w.piece.Range
+	for {
+		rest, err := w.copy(ctx, rng)
+		if err != nil || rest == nil {
+			return err
+		}
+		if !rest.Lo.Equal(rng.Lo) {
+			rng = *rest
+			continue
+		}
+		if rest, err = w.look(ctx, rng); err != nil || rest == nil {
+			return err
+		}
+		rng = *rest
+	}
+}
+
+// look compares the beginning of a range key by key and returns what is left of it, nil when nothing is.
+func (w *walk) look(ctx context.Context, rng message.Range) (*message.Range, error) {
+	page, err := w.Source.Look(ctx, w.table, rng)
+	if err != nil {
+		return nil, err
+	}
+	w.rows += page.Rows
+	if err := w.correct(ctx, w.resync, w.table, page.Sightings); err != nil || !page.More {
+		return nil, err
+	}
+	return &message.Range{Lo: page.Covered.Hi, Hi: rng.Hi}, nil
+}
+
+// copy takes the beginning of a range whole where the replica has no row in the range. It returns what is left of it: nil when nothing is, all of it
+// when the replica has rows there.
+func (w *walk) copy(ctx context.Context, rng message.Range) (*message.Range, error) {
+	q := detector.Question{Range: rng, Limit: copyRows, Through: w.Gate.Check(ctx).Through}
+	// Observe before asking: that the range is empty now is what the copies are guarded by.
+	own, _, err := w.Replica.Range(ctx, w.table.Name, rng, 1, w.table.Kind)
+	if err != nil || len(own) > 0 {
+		return &rng, err
+	}
+	if w.whole {
+		columns, binary, err := w.Copier.Streamable(w.table.Name)
+		if err != nil {
+			return nil, err
+		}
+		q.Stream = &detector.Streaming{Columns: columns, Binary: binary, Limit: w.most}
+	}
+	list, err := w.Source.Copy(ctx, w.table, q)
+	if err != nil {
+		return nil, err
+	}
+	if list.Stream != nil {
+		taken, err := w.stream(ctx, list)
+		if err != nil {
+			return nil, err
+		}
+		if !taken {
+			w.whole = false
+			return w.copy(ctx, rng) // whether it still is empty is to be seen
+		}
+	}
+	sightings := make([]drift.Sighting, len(list.Keys))
+	for i, k := range list.Keys {
+		sightings[i] = drift.Sighting{Through: q.Through, Replica: drift.Observed{Key: k}, Source: list.Rows[k.ID()]}
+	}
+	w.rows += len(sightings)
+	if err := w.apply(ctx, w.resync, w.table, sightings); err != nil || !list.More {
+		return nil, err
+	}
+	return &message.Range{Lo: list.Covered.Hi, Hi: rng.Hi}, nil
+}
+
+// stream writes a part as it was streamed, and confirms it: where the source, asked after the write, does not have what it had, the part is looked at key by
+// key. It reports false where the replica would not take it as a whole: then nothing was written.
+func (w *walk) stream(ctx context.Context, list detector.Listing) (bool, error) {
+	s := list.Stream
+	w.most = 0
+	if list.More {
+		w.most = 2 * int(s.Whole.Rows)
+	}
+	if s.Copy.Print.Rows == 0 {
+		return true, nil
+	}
+	s.Copy.ResyncID, s.Copy.Piece = w.resync.ID, w.piece.N
+	out, err := w.Copier.Copy(ctx, w.table.Name, s.Copy, w.table.Kind)
+	if err != nil {
+		return false, err
+	}
+	switch out.Result {
+	case drift.Held:
+		return false, errHeld
+	case drift.Written:
+	default:
+		w.Log.Info("the replica takes no whole copy of a range; its rows go one by one", "table", w.table.Name, "resync", w.resync.ID, "why", out.Err)
+		return false, nil
+	}
+	w.piece.Copies = append(w.piece.Copies, out.Entry)
+	w.rows += int(s.Copy.Print.Rows)
+	agrees, err := w.Source.Agrees(ctx, w.table, s)
+	if err != nil {
+		return false, fmt.Errorf("confirming a copy of %d rows: %w", s.Copy.Print.Rows, err)
+	}
+	rest := &s.Copy.Range
+	for !agrees && rest != nil {
+		if rest, err = w.look(ctx, *rest); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// confirm looks at a copy that was never confirmed, and whose resync has ended.
+func (r *Runner) confirm(ctx context.Context, c entry.OpenCopy) error {
+	t, err := r.Source.Table(ctx, c.Table, 0)
+	if err != nil {
+		return err
+	}
+	w := walk{Runner: r, resync: entry.Resync{ID: c.ResyncID, Table: c.Table, Range: c.Range}, table: t}
+	for rest := &c.Range; rest != nil; {
+		if rest, err = w.look(ctx, *rest); err != nil {
+			return err
+		}
+	}
+	return r.Ledger.CloseCopies(ctx, []int64{c.ID})
+}
