@@ -96,7 +96,7 @@ func compareTables(ctx context.Context, p *pair, o options, out io.Writer) error
 			return err
 		}
 		defer os.RemoveAll(folder)
-		if c.program, err = buildTrickle(ctx, folder); err != nil {
+		if c.program, err = build(ctx, folder, "trickle"); err != nil {
 			return err
 		}
 	}
@@ -163,13 +163,13 @@ func (c *comparer) compare(ctx context.Context, readings []reading, o options, o
 	return measured, nil
 }
 
-// buildTrickle builds the command as make build does.
-func buildTrickle(ctx context.Context, folder string) (string, error) {
-	program := filepath.Join(folder, "trickle")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "github.com/trickle-verify/trickle/cmd/trickle")
+// build builds one of the commands as make build does.
+func build(ctx context.Context, folder, command string) (string, error) {
+	program := filepath.Join(folder, command)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "github.com/trickle-verify/trickle/cmd/"+command)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building trickle (run bench in the checkout): %w: %s", err, output)
+		return "", fmt.Errorf("building %s (run bench in the checkout): %w: %s", command, err, output)
 	}
 	return program, nil
 }

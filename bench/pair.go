@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -53,11 +54,12 @@ const (
 // startPair starts both servers. One core does the work of one query: how many workers the planner would take for a floor says nothing about
 // what the floor costs. The buffers hold every copy of the default size, so that no reading is dearer for having come after another; a server
 // takes only as much of them as it fills. Nothing but the readings runs in the background.
-func startPair(ctx context.Context) (*pair, error) {
+func startPair(ctx context.Context, further map[string]string) (*pair, error) {
 	settings := map[string]string{
 		"max_parallel_workers_per_gather": "0", "shared_buffers": "4GB", "autovacuum": "off", "max_wal_size": "16GB",
 		"checkpoint_timeout": "1d", "bgwriter_lru_maxpages": "0",
 	}
+	maps.Copy(settings, further)
 	p := &pair{}
 	start := func(server **testbed.Postgres) func() error {
 		return func() (err error) {

@@ -174,6 +174,16 @@ func (w *Worker) awaitReady(ctx context.Context, proc *child.Process) error {
 // URL is the worker's REST API.
 func (w *Worker) URL() string { return "http://" + loopback.Address(w.port) }
 
+// PID is the JVM's process; 0 when it is not running.
+func (w *Worker) PID() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.proc == nil {
+		return 0
+	}
+	return w.proc.PID()
+}
+
 // LogFile is the path of what the worker prints.
 func (w *Worker) LogFile() string { return w.file("connect.log") }
 
