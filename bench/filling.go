@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -75,21 +73,6 @@ func (p parties) since(before parties) filling {
 		cost: p.clocks.since(before.clocks, nil), publisher: p.publisher - before.publisher, detector: p.detector - before.detector,
 		broker: p.broker - before.broker, connect: p.connect - before.connect,
 	}
-}
-
-// threadsCPU is what all threads of a process have used, in steps of 10 ms; 0 where the system does not tell.
-func threadsCPU(pid int) time.Duration {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseInt(f[11], 10, 64)
-	system, _ := strconv.ParseInt(f[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 func (r fillings) of(name string, number func(filling) float64) spread {

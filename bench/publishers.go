@@ -109,7 +109,7 @@ func (s *stand) open(ctx context.Context) (err error) {
 		return err
 	}
 	if s.program == "" {
-		if s.program, err = buildTrickle(ctx, s.folder); err != nil {
+		if s.program, err = build(ctx, s.folder, "trickle"); err != nil {
 			return err
 		}
 	}
