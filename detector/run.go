@@ -161,7 +161,11 @@ func mayPass(err error) bool {
 func (d *Detector) keep(ctx context.Context) (int, error) {
 	s := d.Gate.Check(ctx)
 	window := time.Duration(d.rules().Detect.Window)
-	err := d.Ledger.SaveGate(ctx, entry.Gate{Open: s.Open, Lag: s.Lag, Reason: s.Reason}, window, s.Source)
+	saved := entry.Gate{Open: s.Open, Lag: s.Lag, Reason: s.Reason}
+	for _, m := range s.Measures {
+		saved.Sources = append(saved.Sources, entry.GateSource{Name: m.By, Lag: m.Lag, Reason: m.Reason})
+	}
+	err := d.Ledger.SaveGate(ctx, saved, window, s.Source)
 	return 0, errors.Join(err, d.Ledger.Forget(ctx, window))
 }
 

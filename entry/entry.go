@@ -17,6 +17,15 @@ type Gate struct {
 	Open   bool
 	Lag    time.Duration // negative: unknown
 	Reason string
+	// Sources are the ways by which the lag is known, each with its own.
+	Sources []GateSource
+}
+
+// GateSource is one of them.
+type GateSource struct {
+	Name   string        // heartbeat, slot, group or assumed
+	Lag    time.Duration // negative: unknown
+	Reason string        // why it closes the gate; empty: it does not
 }
 
 // Verified is a range that was compared.

@@ -35,6 +35,8 @@ type pipeline struct {
 
 const second = time.Second
 
+var errNoRight = errors.New("no right")
+
 func (p *pipeline) change(how func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +129,7 @@ func TestUnknownMeansClosed(t *testing.T) {
 		"it can't read the slot":     {func(p *pipeline) { p.refusal = errors.New("the source is down") }, gate.BySlot, "the source is down", false},
 		"the sink stands still":      {func(p *pipeline) { p.groupHeld = time.Since(p.began) }, gate.ByGroup, "consumer group sink is ", true},
 		"the sink has gone":          {func(p *pipeline) { p.groupHeld, p.members = time.Since(p.began), 0 }, gate.ByGroup, "no members, and records to go in orders[0]", false},
-		"the group is not known":     {func(p *pipeline) { p.fetched = errors.New("no right") }, gate.ByGroup, "consumer group sink: no right", false},
+		"the group is not known":     {func(p *pipeline) { p.fetched = errNoRight }, gate.ByGroup, "consumer group sink: no right", false},
 		"Kafka is silent":            {func(p *pipeline) { p.hung = true }, gate.ByGroup, "consumer group sink", false},
 		"the source fails over":      {func(p *pipeline) { p.timeline, p.groupHeld = 2, time.Since(p.began) }, gate.ByGroup, "consumer group sink is ", true},
 	} {

@@ -106,8 +106,15 @@ func (l *Ledger) SaveGate(ctx context.Context, g entry.Gate, window time.Duratio
 	if !readAt.IsZero() {
 		at = &readAt
 	}
+	sources := make([]GateSource, len(g.Sources))
+	for i, s := range g.Sources {
+		sources[i] = GateSource{Source: s.Name, Reason: s.Reason}
+		if seconds := s.Lag.Seconds(); s.Lag >= 0 {
+			sources[i].LagSeconds = &seconds
+		}
+	}
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET gate_open = $2, gate_reason = $3, gate_lag = $4, gate_at = clock_timestamp(), window_length = $5,
-		source_read_at = coalesce($6, source_read_at) WHERE pipeline = $1`, l.pipeline, g.Open, g.Reason, lag, window, at)
+		source_read_at = coalesce($6, source_read_at), gate_sources = $7 WHERE pipeline = $1`, l.pipeline, g.Open, g.Reason, lag, window, at, sources)
 	if err != nil {
 		return fmt.Errorf("recording the gate: %w", err)
 	}

@@ -31,6 +31,15 @@ type GateReport struct {
 	LagSeconds *float64  `json:"lag_seconds"` // null: unknown
 	Reason     string    `json:"reason"`
 	At         time.Time `json:"at"`
+	// Sources are the ways by which the policy has the lag known, each with its own.
+	Sources []GateSource `json:"sources"`
+}
+
+// GateSource is one of them.
+type GateSource struct {
+	Source     string   `json:"source"`      // heartbeat, slot, group or assumed
+	LagSeconds *float64 `json:"lag_seconds"` // null: unknown
+	Reason     string   `json:"reason"`      // why it closes the gate, empty where it does not
 }
 
 // Kinds counts by kind of drift.
@@ -113,13 +122,13 @@ func (l *Ledger) reportPipeline(ctx context.Context, tx pgx.Tx, r *Report) error
 	var window, age time.Duration
 	var lag *time.Duration
 	var at *time.Time
-	err := tx.QueryRow(ctx, `SELECT coalesce(source, ''), gate_open, gate_reason, gate_lag, gate_at, coalesce(clock_timestamp() - gate_at, '0'), window_length,
+	err := tx.QueryRow(ctx, `SELECT coalesce(source, ''), gate_open, gate_reason, gate_sources, gate_lag, gate_at, coalesce(clock_timestamp() - gate_at, '0'), window_length,
 			brake_reason IS NOT NULL, coalesce(brake_reason, ''), refused, coalesce(refused_reason, ''),
 			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = p.pipeline AND c.closed_at IS NULL)
 				+ (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.pipeline = p.pipeline AND c.closed_at IS NULL),
 			(SELECT count(*) FROM trickle.discrepancies d WHERE d.pipeline = p.pipeline AND d.at > clock_timestamp() - p.window_length),
 			(SELECT coalesce(sum(rows), 0)::bigint FROM trickle.ranges g WHERE g.pipeline = p.pipeline AND g.verified_at > clock_timestamp() - p.window_length)
-		FROM trickle.pipelines p WHERE pipeline = $1`, l.pipeline).Scan(&r.Source, &r.Gate.Open, &r.Gate.Reason, &lag, &at, &age, &window,
+		FROM trickle.pipelines p WHERE pipeline = $1`, l.pipeline).Scan(&r.Source, &r.Gate.Open, &r.Gate.Reason, &r.Gate.Sources, &lag, &at, &age, &window,
 		&r.Brake.On, &r.Brake.Reason, &r.Refused, &r.RefusedReason, &r.Unconfirmed, &r.Window.Discrepancies, &r.Window.RowsVerified)
 	if errors.Is(err, pgx.ErrNoRows) {
 		var known []string
@@ -139,7 +148,7 @@ func (l *Ledger) reportPipeline(ctx context.Context, tx pgx.Tx, r *Report) error
 		r.Gate.At = at.UTC()
 	}
 	if age > staleGate {
-		r.Gate = GateReport{At: r.Gate.At, Reason: fmt.Sprintf("no detector has run for %s", age.Round(time.Second))}
+		r.Gate = GateReport{At: r.Gate.At, Sources: []GateSource{}, Reason: fmt.Sprintf("no detector has run for %s", age.Round(time.Second))}
 	}
 	r.Window.Seconds = window.Seconds()
 	if r.Window.RowsVerified > 0 {

@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS trickle.pipelines (
     gate_reason      text NOT NULL DEFAULT 'no message from the publisher yet',
     gate_lag         interval,
     gate_at          timestamptz,
+    gate_sources     jsonb NOT NULL DEFAULT '[]', -- [{"source": "slot", "lag_seconds": 1.5, "reason": ""}]
     window_length    interval NOT NULL DEFAULT '10 minutes',
     brake_reason     text,                    -- NULL: the brake is off
     brake_at         timestamptz,
@@ -64,6 +65,13 @@ CREATE TABLE IF NOT EXISTS trickle.pipelines (
     refused          bigint NOT NULL DEFAULT 0, -- unreadable or forged messages
     refused_reason   text
 );
+
+DO $$ BEGIN
+    -- For a ledger from before there was more than one way to know the lag.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.pipelines'::regclass AND attname = 'gate_sources') THEN
+        ALTER TABLE trickle.pipelines ADD COLUMN gate_sources jsonb NOT NULL DEFAULT '[]';
+    END IF;
+END $$;
 
 CREATE TABLE IF NOT EXISTS trickle.tables (
     pipeline        text NOT NULL,

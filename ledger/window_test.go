@@ -213,7 +213,7 @@ func TestReport(t *testing.T) {
 	journal(t, pool, l, ledger.Entry{Key: message.Key{"1"}, KeyJSON: row, Kind: drift.Missing, After: &row})
 	must(t, l.Record(t.Context(), verified(1, rng("", "10"), 100), []drift.Suspect{suspect("1", drift.Sighting{})}, hour))
 	must(t, l.Count(t.Context(), table, found(rng("", "10"), "1", "2")))
-	must(t, l.SaveGate(t.Context(), entry.Gate{Open: true, Lag: 400 * time.Millisecond}, hour, time.Now()))
+	must(t, l.SaveGate(t.Context(), entry.Gate{Open: true, Lag: 400 * time.Millisecond, Sources: []entry.GateSource{{Name: "slot", Lag: 400 * time.Millisecond}, {Name: "group", Lag: -1, Reason: "no right"}}}, hour, time.Now()))
 	if _, err := l.Request(t.Context(), entry.Wish{ID: "r", Scope: entry.Partial, Table: table, Reason: "why"}); err != nil {
 		t.Fatal(err)
 	}
@@ -233,6 +233,7 @@ func TestReport(t *testing.T) {
 	must(t, err)
 	for _, part := range []string{
 		`"gate":{"open":true,"lag_seconds":0.4,"reason":""`, `"table":"public.t","replica":"cache.t","digest":"record","rows_verified":100,"ranges_verified":1,"coverage":0.25,"oldest_verification":"2`,
+		`"sources":[{"source":"slot","lag_seconds":0.4,"reason":""},{"source":"group","lag_seconds":null,"reason":"no right"}]`,
 		`"suspects":1,"resolved":2,"corrected":{"missing":1,"mismatched":0,"extra":0},"failed":1,"last_failure":"key 9: no"`, `"paused":"because"`,
 		`"window":{"seconds":3600,"discrepancies":2,"rows_verified":100,"ratio":0.02}`, `"resyncs":[{"id":"r","scope":"partial","table":"public.t","state":"running","rows":0`,
 		`"brake":{"on":true,"reason":"too much"}`, `"refused":1,"refused_reason":"forged"`, `"unconfirmed":1`, `"source":"1/shop"`,

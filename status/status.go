@@ -1,7 +1,7 @@
 // Package status shows how things stand: as JSON over HTTP, and as text.
 //
 // It decides how a report looks and nothing else. What always holds: /status.json is what the status command prints with --format json;
-// /healthz answers 200 while the process serves. When a report can't be read the answer is 503 with the reason.
+// /metrics is for Prometheus; /healthz answers 200 while the process serves. When a report can't be read the answer is 503 with the reason.
 package status
 
 import (
@@ -17,8 +17,9 @@ import (
 
 // Page is what is served.
 type Page struct {
-	JSON func(ctx context.Context) (any, error)
-	Log  *slog.Logger
+	JSON    func(ctx context.Context) (any, error)
+	Metrics http.Handler // nil for none
+	Log     *slog.Logger
 }
 
 // Serve answers on the address until the context ends.
@@ -51,6 +52,9 @@ func (p Page) handler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n"))
 	})
+	if p.Metrics != nil {
+		mux.Handle("GET /metrics", p.Metrics)
+	}
 	mux.HandleFunc("GET /status.json", func(w http.ResponseWriter, r *http.Request) {
 		report, err := p.JSON(r.Context())
 		if err != nil {

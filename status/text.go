@@ -13,15 +13,18 @@ import (
 // Text is a replica's report for a terminal.
 func Text(r ledger.Report) string {
 	var b strings.Builder
-	lag := "unknown"
-	if r.Gate.LagSeconds != nil {
-		lag = fmt.Sprintf("%.1f s", *r.Gate.LagSeconds)
-	}
 	gate := "open"
 	if !r.Gate.Open {
 		gate = "closed: " + r.Gate.Reason
 	}
-	fmt.Fprintf(&b, "pipeline  %s\nsource    %s\ngate      %s\nlag       %s\n", r.Pipeline, or(r.Source, "no message yet"), gate, lag)
+	fmt.Fprintf(&b, "pipeline  %s\nsource    %s\ngate      %s\nlag       %s\n", r.Pipeline, or(r.Source, "no message yet"), gate, seconds(r.Gate.LagSeconds))
+	for _, s := range r.Gate.Sources {
+		fmt.Fprintf(&b, "  %-10s%s", s.Source, seconds(s.LagSeconds))
+		if s.Reason != "" && s.Reason != r.Gate.Reason {
+			fmt.Fprintf(&b, ": %s", s.Reason)
+		}
+		b.WriteString("\n")
+	}
 	fmt.Fprintf(&b, "window    %d discrepancies in %d rows within %s\n", r.Window.Discrepancies, r.Window.RowsVerified, time.Duration(r.Window.Seconds*float64(time.Second)))
 	if r.Brake.On {
 		fmt.Fprintf(&b, "brake     ON: %s; look at trickle.corrections, then: trickle-consumer brake --release\n", r.Brake.Reason)
@@ -71,6 +74,13 @@ func Text(r ledger.Report) string {
 		}
 	}
 	return b.String()
+}
+
+func seconds(s *float64) string {
+	if s == nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.1f s", *s)
 }
 
 func or(s, otherwise string) string {

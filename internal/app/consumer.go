@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -159,18 +160,22 @@ func Consumer(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	shown, err := s.metrics(&st, g.policy.Pipeline, c.gate.Observe)
+	if err != nil {
+		return err
+	}
 	s.Log.Info("detecting", "pipeline", g.policy.Pipeline, "consumer", c.name, "replica", g.identity.String())
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return c.run(ctx) })
 	parts.Go(func() error { return watch(ctx, s, g.policy, c.apply) })
 	if s.Listen != "" {
-		parts.Go(func() error { return status.Serve(ctx, s.Listen, c.page()) })
+		parts.Go(func() error { return status.Serve(ctx, s.Listen, c.page(shown)) })
 	}
 	return ended(ctx, parts.Wait())
 }
 
-func (c *consumer) page() status.Page {
-	return status.Page{JSON: func(ctx context.Context) (any, error) { return c.ledger.Report(ctx) }, Log: c.settings.Log}
+func (c *consumer) page(metrics http.Handler) status.Page {
+	return status.Page{JSON: func(ctx context.Context) (any, error) { return c.ledger.Report(ctx) }, Metrics: metrics, Log: c.settings.Log}
 }
 
 // Single runs both sides in this process, without Kafka, until the context ends.
@@ -180,6 +185,9 @@ func Single(ctx context.Context, s Settings) error {
 	p, err := s.LoadPolicy()
 	if err != nil {
 		return err
+	}
+	if p.Gate.Group != "" {
+		return fmt.Errorf("gate.group names consumer group %s, and without Kafka there is none to follow: leave it out of %s, or run trickle run and trickle-consumer run with --brokers", p.Gate.Group, s.PolicyFile)
 	}
 	source, sourceID, err := s.openSource(ctx, &st)
 	if err != nil {
@@ -222,6 +230,10 @@ func Single(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	shown, err := s.metrics(&st, p.Pipeline, con.gate.Observe, pub.observe)
+	if err != nil {
+		return err
+	}
 	s.Log.Info("verifying", "pipeline", p.Pipeline, "source", sourceID.String(), "replica", replicaID.String())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return pub.run(ctx) })
@@ -230,7 +242,7 @@ func Single(ctx context.Context, s Settings) error {
 		return watch(ctx, s, p, func(next *policy.Policy) error { return errors.Join(con.apply(next), pub.apply(next)) })
 	})
 	if s.Listen != "" {
-		g.Go(func() error { return status.Serve(ctx, s.Listen, con.page()) })
+		g.Go(func() error { return status.Serve(ctx, s.Listen, con.page(shown)) })
 	}
 	return ended(ctx, g.Wait())
 }

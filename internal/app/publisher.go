@@ -124,7 +124,7 @@ func (p *publisher) run(ctx context.Context) error {
 	g.Go(func() error { return p.scheduler.Run(ctx) })
 	g.Go(func() error { return p.server.Run(ctx) })
 	g.Go(func() error {
-		return p.slot.Run(ctx, func() bool { return p.scanner.Policy().Gate.Slot != "" }, p.settings.Log)
+		return p.slot.Run(ctx, func() bool { return p.watched() != "" }, p.settings.Log)
 	})
 	if p.beat != nil {
 		g.Go(func() error { return p.beat.Run(ctx, time.Duration(p.policy.Gate.Heartbeat.Interval), p.settings.Log) })
@@ -174,13 +174,19 @@ func Publisher(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	shown, err := s.metrics(&st, g.policy.Pipeline, pub.observe)
+	if err != nil {
+		return err
+	}
 	s.Log.Info("publishing", "pipeline", g.policy.Pipeline, "source", g.identity.String())
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return pub.run(ctx) })
 	parts.Go(func() error { return watch(ctx, s, g.policy, pub.apply) })
 	if s.Listen != "" {
 		parts.Go(func() error {
-			return status.Serve(ctx, s.Listen, status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Log: s.Log})
+			return status.Serve(ctx, s.Listen, status.Page{
+				JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: shown, Log: s.Log,
+			})
 		})
 	}
 	return ended(ctx, parts.Wait())

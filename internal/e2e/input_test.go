@@ -138,6 +138,7 @@ func TestBadInput(t *testing.T) {
 		"a cron spec that panics the parser":   {single(d.edited("cycle: 2s", `cycle: 2s, windows: [{start: "TZ=0", for: 1h}]`)), 2, []string{"policy.yaml:3:", `"TZ=0"`, "time_zone"}},
 		"a cron spec that panics, validate":    {trickle("policy", "validate", d.edited("cycle: 2s", `cycle: 2s, windows: [{start: "TZ=0", for: 1h}]`)), 1, []string{`"TZ=0"`}},
 		"a rate of 0":                          {single(d.edited("quiet: 1s", "rate: {rows_per_second: 0}")), 2, []string{"policy.yaml:4:", "rate.rows_per_second", "leave the key out"}},
+		"a group without Kafka":                {single(d.edited("gate: {assume_lag: 1s}", "gate: {slot: s, group: g}")), 2, []string{"gate.group", "consumer group g", "--brokers"}},
 		"unknown flag":                         {trickle("run", "--plicy", "x"), 2, []string{"--plicy", "trickle run --help"}},
 		"unknown subcommand":                   {trickle("rnu"), 2, []string{`"rnu"`, "run"}},
 		"unknown subcommand of a subcommand":   {trickleConsumer("policy", "valdate"), 2, []string{`"valdate"`, "validate"}},
