@@ -110,6 +110,7 @@ func TestTimeline(t *testing.T) {
 			t.Errorf("%d: the standby, to whoever may not see its receiver: %+v", major, at)
 		}
 		plain.Close()
+		through := openThrough(t, s.standby.DSN("shop"))
 		if err := s.primary.Stop(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -118,6 +119,15 @@ func TestTimeline(t *testing.T) {
 		}
 		if at := at(s.as(t, reader, s.standby)); at.Standby || at.Timeline != 2 {
 			t.Errorf("%d: the promoted standby: %+v", major, at)
+		}
+		// Connections that are made now lead to a primary, which a pool has to be meant for.
+		s.here.Reset()
+		if err := s.here.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "restart once the failover is over") {
+			t.Errorf("%d: a pool that is not to follow: %v", major, err)
+		}
+		through.Reset()
+		if at := at(through); at.Standby || at.Timeline != 2 {
+			t.Errorf("%d: a pool that follows: %+v", major, at)
 		}
 	}
 }
