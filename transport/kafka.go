@@ -57,6 +57,7 @@ type Kafka struct {
 	closed    bool
 	readers   map[io.Closer]struct{} // and owners
 	compacted map[string]struct{}    // topics that Ensure was told are
+	told      map[TopicFault]struct{}
 }
 
 // NewKafka connects; it fails with one line when no broker answers in time, when both ends do not agree on TLS, or when the login is refused.
@@ -81,6 +82,7 @@ func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		producer:  hex.EncodeToString(id),
 		readers:   map[io.Closer]struct{}{},
 		compacted: map[string]struct{}{},
+		told:      map[TopicFault]struct{}{},
 		dialer:    &dialer{tls: o.Security.TLS, log: o.Logger},
 	}
 	var err error

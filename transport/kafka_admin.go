@@ -67,7 +67,7 @@ func (k *Kafka) Ensure(ctx context.Context, topics ...TopicSpec) error {
 		reason error
 	)
 	for _, state := range states {
-		for _, f := range state.Faults {
+		for _, f := range k.untold(state.Faults) {
 			k.options.Logger.Warn("a topic is not as it should be", "fault", f.What, "fix", f.Fix)
 		}
 		if state.Exists {
@@ -85,6 +85,17 @@ func (k *Kafka) Ensure(ctx context.Context, topics ...TopicSpec) error {
 		return &NotCreatedError{Topics: denied, Brokers: k.options.Brokers, Principal: k.options.Security.Principal(), Err: reason}
 	}
 	return nil
+}
+
+// untold leaves out what was logged before: a topic may be ensured by several parts.
+func (k *Kafka) untold(faults []TopicFault) []TopicFault {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.DeleteFunc(faults, func(f TopicFault) bool {
+		_, told := k.told[f]
+		k.told[f] = struct{}{}
+		return told
+	})
 }
 
 // create makes a topic; one that somebody made meanwhile is fine.

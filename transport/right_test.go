@@ -1,8 +1,10 @@
 package transport_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -154,6 +156,26 @@ func TestTopicsThatAreNotAsTheyShouldAreTold(t *testing.T) {
 	}
 	if last := states[len(states)-1]; last.Exists || last.Denied {
 		t.Errorf("%+v", last)
+	}
+}
+
+// A fault is logged once, however many parts ensure its topic.
+func TestATopicsFaultIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t, kfake.SeedTopics(1, "few"))
+	var log bytes.Buffer
+	bus, err := transport.NewKafka(t.Context(), transport.KafkaOptions{
+		Brokers: cluster.ListenAddrs(), Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ensure(bounded(t), t, bus, transport.TopicSpec{Name: "few", Partitions: 8})
+	}
+	closed(t, bus)
+	if n := strings.Count(log.String(), "--alter --topic few --partitions 8"); n != 1 {
+		t.Errorf("logged %d times:\n%s", n, log.String())
 	}
 }
 
