@@ -58,7 +58,6 @@ func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the %s DSN can't be read (%s): %w", o.Role, o.Setting, unwrapParse(err))
 	}
-	homePassword(cfg.ConnConfig)
 	cfg.MaxConns = o.MaxConns
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 8

@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
-	"strconv"
 
-	"github.com/jackc/pgpassfile"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -92,16 +88,5 @@ func explainTLS(err error, where string, o Options) error {
 		return fmt.Errorf("%s ends the connection: %w; check sslcert and sslkey in %s, and that the server's ssl_ca_file has their authority", where, network, o.Setting)
 	default:
 		return nil
-	}
-}
-
-// homePassword looks where libpq does and pgx does not: at home is where HOME says, whatever the system's list of users has.
-func homePassword(c *pgx.ConnConfig) {
-	home := os.Getenv("HOME")
-	if c.Password != "" || home == "" || os.Getenv("PGPASSFILE") != "" {
-		return
-	}
-	if file, err := pgpassfile.ReadPassfile(filepath.Join(home, ".pgpass")); err == nil {
-		c.Password = file.FindPassword(c.Host, strconv.Itoa(int(c.Port)), c.Database, c.User)
 	}
 }
