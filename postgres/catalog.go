@@ -85,7 +85,12 @@ const usableKey = `i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpr
 
 // Describe reads a table's shape. It fails with ErrNoTable or a *NoKeyError.
 func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
-	t := &Table{Name: name, types: make(map[uint32]typeInfo), encoding: c.ParameterStatus("server_encoding")}
+	return new(Types).Describe(ctx, c, name)
+}
+
+// describe reads all of a table's shape but its types.
+func describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
+	t := &Table{Name: name, encoding: c.ParameterStatus("server_encoding")}
 	found := false
 	err := each(ctx, c, `SELECT c.reltuples::bigint, `+signatureSQL("$1")+`, c.relkind = 'p' FROM pg_class c
 		WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p')`, []Arg{text(name.SQL())}, func(row [][]byte) error {
@@ -140,22 +145,26 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 		return nil, &NoKeyError{Table: name}
 	}
 	t.Key = t.keys[0]
-	if err := t.loadTypes(ctx, c); err != nil {
-		return nil, fmt.Errorf("describing the types of %s: %w", name, err)
-	}
 	return t, nil
 }
 
-// loadTypes reads pg_type whole: some hundred rows, once per description, spare a recursion over element and base types.
+// loadTypes reads pg_type, once per description. The row types of other tables are left out: there are two for each of them, and a database may have
+// thousands.
 func (t *Table) loadTypes(ctx context.Context, c *pgconn.PgConn) error {
-	return each(ctx, c, `WITH h AS MATERIALIZED (SELECT o.opcintype AS oid FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'hash'
-			JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocrighttype = o.opcintype AND p.amprocnum = 2 WHERE o.opcdefault)
+	t.types = make(map[uint32]typeInfo)
+	return each(ctx, c, `WITH RECURSIVE h AS MATERIALIZED (SELECT o.opcintype AS oid FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod AND m.amname = 'hash'
+			JOIN pg_amproc p ON p.amprocfamily = o.opcfamily AND p.amproclefttype = o.opcintype AND p.amprocrighttype = o.opcintype AND p.amprocnum = 2 WHERE o.opcdefault),
+		used(oid) AS (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+			UNION SELECT n.oid FROM used u JOIN pg_type t ON t.oid = u.oid LEFT JOIN pg_range r ON t.oid IN (r.rngtypid, r.rngmultitypid)
+				CROSS JOIN LATERAL (VALUES (t.typelem), (t.typbasetype), (r.rngsubtype)) n(oid) WHERE n.oid <> 0::oid),
+		kept AS (SELECT t.* FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem AND e.typarray = t.oid LEFT JOIN pg_class c ON c.oid = coalesce(e.typrelid, t.typrelid)
+			WHERE coalesce(c.relkind, 'c') = 'c' OR t.oid IN (SELECT oid FROM used))
 		SELECT t.oid::bigint, n.nspname, t.typname, t.typtype, t.typcategory,
 			coalesce((SELECT e.oid::bigint FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid), 0), t.typbasetype::bigint,
 			coalesce((SELECT r.rngsubtype::bigint FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)), 0),
 			t.oid IN (SELECT oid FROM h) OR t.typcategory = 'S' AND EXISTS (SELECT FROM pg_cast k JOIN h ON h.oid = k.casttarget WHERE k.castsource = t.oid AND k.castmethod = 'b'),
 			t.typsend <> 0 AND t.typreceive <> 0
-		FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace`, nil, func(row [][]byte) error {
+		FROM kept t JOIN pg_namespace n ON n.oid = t.typnamespace`, []Arg{text(t.Name.SQL())}, func(row [][]byte) error {
 		num := func(i int) uint32 {
 			v, _ := strconv.ParseUint(string(row[i]), 10, 32)
 			return uint32(v)

@@ -51,12 +51,9 @@ type Options struct {
 
 // Open connects, with the session settings that the text form of values depends on. Its errors are one line and say what to change.
 func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
-	if dsn == "" {
-		return nil, fmt.Errorf("no %s database given: set %s, to service=NAME at the least, or to dbname=NAME with PGHOST and the like", o.Role, o.Setting)
-	}
-	cfg, err := pgxpool.ParseConfig(dsn)
+	cfg, err := ParseDSN(dsn, o)
 	if err != nil {
-		return nil, fmt.Errorf("the %s DSN can't be read (%s): %w", o.Role, o.Setting, unwrapParse(err))
+		return nil, err
 	}
 	cfg.MaxConns = o.MaxConns
 	if cfg.MaxConns == 0 {
@@ -92,6 +89,18 @@ func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 		return nil, explainConnect(err, cfg.ConnConfig, o)
 	}
 	return pool, nil
+}
+
+// ParseDSN reads a DSN and connects to nothing. Its error says where the DSN came from and holds no password.
+func ParseDSN(dsn string, o Options) (*pgxpool.Config, error) {
+	if dsn == "" {
+		return nil, fmt.Errorf("no %s database given: set %s, to service=NAME at the least, or to dbname=NAME with PGHOST and the like", o.Role, o.Setting)
+	}
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("the %s DSN can't be read (%s): %w", o.Role, o.Setting, unwrapParse(err))
+	}
+	return cfg, nil
 }
 
 // sameServer refuses connections that lead to another server than the pool's first one did: behind a name or a list of hosts there may be several, and

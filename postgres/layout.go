@@ -49,6 +49,23 @@ const (
 type MismatchError struct {
 	Table  Name
 	Reason string
+	// Faults are what it is made of, where Fit found it; one for each column and one for the key.
+	Faults []Fault
+}
+
+// Fault is one thing that keeps a replica's table from being compared.
+type Fault struct {
+	Reason string
+	// Fix is the SQL that mends it in the replica.
+	Fix string
+}
+
+func mismatch(table Name, faults []Fault) error {
+	reasons := make([]string, len(faults))
+	for i, f := range faults {
+		reasons[i] = f.Reason
+	}
+	return &MismatchError{Table: table, Reason: strings.Join(reasons, "; "), Faults: faults}
 }
 
 func (e *MismatchError) Error() string { return fmt.Sprintf("table %s: %s", e.Table, e.Reason) }
@@ -72,26 +89,26 @@ func NewLayout(t *Table, rules Rules) (*Layout, error) {
 	l := &Layout{Table: t, rules: rules, condition: rules.Where, Schema: &tricklepb.Schema{}}
 	for _, name := range rules.Exclude {
 		if t.column(name) < 0 {
-			return nil, &MismatchError{t.Name, fmt.Sprintf("columns.exclude names %q, which is no column of it", name)}
+			return nil, &MismatchError{Table: t.Name, Reason: fmt.Sprintf("columns.exclude names %q, which is no column of it", name)}
 		}
 	}
 	for name := range rules.Compare {
 		if t.column(name) < 0 {
-			return nil, &MismatchError{t.Name, fmt.Sprintf("columns.compare names %q, which is no column of it", name)}
+			return nil, &MismatchError{Table: t.Name, Reason: fmt.Sprintf("columns.compare names %q, which is no column of it", name)}
 		}
 	}
 	for name := range rules.Rename {
 		if t.column(name) < 0 {
-			return nil, &MismatchError{t.Name, fmt.Sprintf("columns.rename names %q, which is no column of it", name)}
+			return nil, &MismatchError{Table: t.Name, Reason: fmt.Sprintf("columns.rename names %q, which is no column of it", name)}
 		}
 	}
 	if rules.QuietColumn != "" && t.column(rules.QuietColumn) < 0 {
-		return nil, &MismatchError{t.Name, fmt.Sprintf("quiet_column names %q, which is no column of it", rules.QuietColumn)}
+		return nil, &MismatchError{Table: t.Name, Reason: fmt.Sprintf("quiet_column names %q, which is no column of it", rules.QuietColumn)}
 	}
 	for i, c := range t.Columns {
 		if slices.Contains(rules.Exclude, c.Name) {
 			if slices.Contains(t.Key, i) {
-				return nil, &MismatchError{t.Name, fmt.Sprintf("columns.exclude names %q, which belongs to the key", c.Name)}
+				return nil, &MismatchError{Table: t.Name, Reason: fmt.Sprintf("columns.exclude names %q, which belongs to the key", c.Name)}
 			}
 			continue
 		}
@@ -130,32 +147,39 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 		l.condition = rules.ReplicaWhere
 	}
 	if rules.Where != schema.GetWhere() || (rules.Exact == ByBytes) != schema.GetExact() || (rules.JSON == JSONAsText) != schema.GetJsonAsText() {
-		return nil, &MismatchError{t.Name, fmt.Sprintf("the publisher's policy has where: %q and the detector's %q, or their compare or jsonb differs: give both sides the same policy",
+		return nil, &MismatchError{Table: t.Name, Reason: fmt.Sprintf("the publisher's policy has where: %q and the detector's %q, or their compare or jsonb differs: give both sides the same policy",
 			schema.GetWhere(), rules.Where)}
 	}
 	if err := l.oneToOne(); err != nil {
 		return nil, err
 	}
+	var faults []Fault
 	for _, c := range schema.GetColumns() {
 		there := rules.there(c.GetName())
+		declares := ParseName(c.GetDeclared()).SQL()
 		i := t.column(there)
-		switch {
-		case i < 0 && there != c.GetName():
-			return nil, &MismatchError{t.Name, fmt.Sprintf("the replica lacks column %q, which columns.rename says is the source's %q: add it, or correct the name", there, c.GetName())}
-		case i < 0:
-			return nil, &MismatchError{t.Name, fmt.Sprintf("the replica lacks column %q: add it, name it under columns.exclude, or say under columns.rename what it is called there", there)}
+		if i < 0 {
+			reason := fmt.Sprintf("the replica lacks column %q: add it, name it under columns.exclude, or say under columns.rename what it is called there", there)
+			if there != c.GetName() {
+				reason = fmt.Sprintf("the replica lacks column %q, which columns.rename says is the source's %q: add it, or correct the name", there, c.GetName())
+			}
+			faults = append(faults, Fault{reason, fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", t.Name.SQL(), Quote(there), declares)})
+			continue
 		}
 		loose, ok := rules.Compare[c.GetName()]
 		if ok && loose != c.GetType() {
-			return nil, &MismatchError{t.Name, fmt.Sprintf("column %q is compared as %s at the source and as %s here by columns.compare: give both sides the same policy", c.GetName(), c.GetType(), loose)}
+			faults = append(faults, Fault{Reason: fmt.Sprintf("column %q is compared as %s at the source and as %s here by columns.compare: give both sides the same policy", c.GetName(), c.GetType(), loose)})
 		}
 		if !ok {
 			own := t.comparedAs(t.Columns[i])
 			_, declared := t.base(t.Columns[i].oid)
 			// One type on both sides is compared as the source does, though this server might not hash it: then the probe says so.
 			if own != c.GetType() && !(integer(own) && integer(c.GetType())) && declared.String() != c.GetDeclared() {
-				return nil, &MismatchError{t.Name, fmt.Sprintf("column %q is %s at the source, compared as %s, and %s here, compared as %s: change one, or name a type that both can be cast to under columns.compare",
-					c.GetName(), c.GetDeclared(), c.GetType(), declared, own)}
+				faults = append(faults, Fault{
+					Reason: fmt.Sprintf("column %q is %s at the source, compared as %s, and %s here, compared as %s: change one, or name a type that both can be cast to under columns.compare",
+						c.GetName(), c.GetDeclared(), c.GetType(), declared, own),
+					Fix: fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s USING %s::%s", t.Name.SQL(), Quote(there), declares, Quote(there), declares),
+				})
 			}
 		}
 		l.compared = append(l.compared, i)
@@ -165,8 +189,11 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 		key = append(key, t.column(rules.there(name)))
 	}
 	sorted := slices.Sorted(slices.Values(key))
-	if !slices.ContainsFunc(t.keys, func(own []int) bool { return slices.Equal(slices.Sorted(slices.Values(own)), sorted) }) {
-		return nil, &MismatchError{t.Name, fmt.Sprintf("the source's key is (%s), but the replica's is another: add a unique index on it there", strings.Join(schema.GetKey(), ", "))}
+	if !slices.Contains(key, -1) && !slices.ContainsFunc(t.keys, func(own []int) bool { return slices.Equal(slices.Sorted(slices.Values(own)), sorted) }) {
+		faults = append(faults, Fault{fmt.Sprintf("the source's key is (%s), but the replica's is another: add a unique index on it there", strings.Join(schema.GetKey(), ", ")), t.uniqueOver(key)})
+	}
+	if len(faults) > 0 {
+		return nil, mismatch(t.Name, faults)
 	}
 	fitted := *t
 	fitted.Key = key
@@ -175,13 +202,30 @@ func Fit(t *Table, schema *tricklepb.Schema, rules Rules) (*Layout, error) {
 	return l, nil
 }
 
+// uniqueOver is the SQL that makes columns a key.
+func (t *Table) uniqueOver(key []int) string {
+	var alter, columns []string
+	for _, i := range key {
+		name := Quote(t.Columns[i].Name)
+		columns = append(columns, name)
+		if !t.Columns[i].NotNull {
+			alter = append(alter, "ALTER COLUMN "+name+" SET NOT NULL")
+		}
+	}
+	index := "CREATE UNIQUE INDEX ON " + t.Name.SQL() + " (" + strings.Join(columns, ", ") + ")"
+	if len(alter) == 0 {
+		return index
+	}
+	return "ALTER TABLE " + t.Name.SQL() + " " + strings.Join(alter, ", ") + "; " + index
+}
+
 // oneToOne refuses renames that make two compared columns one.
 func (l *Layout) oneToOne() error {
 	of := make(map[string]string)
 	for _, c := range l.Schema.GetColumns() {
 		there := l.rules.there(c.GetName())
 		if other, ok := of[there]; ok {
-			return &MismatchError{l.Name, fmt.Sprintf("columns.rename makes %q and %q both %q in the replica: rename or exclude one", other, c.GetName(), there)}
+			return &MismatchError{Table: l.Name, Reason: fmt.Sprintf("columns.rename makes %q and %q both %q in the replica: rename or exclude one", other, c.GetName(), there)}
 		}
 		of[there] = c.GetName()
 	}

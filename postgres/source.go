@@ -71,9 +71,14 @@ func NewStandbySource(pool, of *pgxpool.Pool) *Source {
 }
 
 // Describe lays a table out under the rules.
-func (s *Source) Describe(ctx context.Context, name Name, rules Rules) (l *Layout, err error) {
+func (s *Source) Describe(ctx context.Context, name Name, rules Rules) (*Layout, error) {
+	return s.DescribeWith(ctx, new(Types), name, rules)
+}
+
+// DescribeWith is Describe with types that were read for other tables.
+func (s *Source) DescribeWith(ctx context.Context, types *Types, name Name, rules Rules) (l *Layout, err error) {
 	err = s.again(ctx, func(conn *pgxpool.Conn) error {
-		t, err := Describe(ctx, conn.Conn().PgConn(), name)
+		t, err := types.Describe(ctx, conn.Conn().PgConn(), name)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,9 @@ import (
 // needMessage is the least max.message.bytes that a topic works with; Kafka's own default is a little more.
 const needMessage = 1 << 20
 
+// keepAtLeast is how long a topic for which nothing else is asked should keep messages.
+const keepAtLeast = time.Hour
+
 // TopicSpec is what a topic should be.
 type TopicSpec struct {
 	Name       string
@@ -78,6 +81,8 @@ type TopicState struct {
 type TopicFault struct {
 	What string
 	Fix  string // a line for a shell
+	// Serious: messages can't travel, or get lost. Otherwise it works, and not as well as it could.
+	Serious bool
 }
 
 func (f TopicFault) String() string { return f.What + "; mend it with: " + f.Fix }
@@ -85,7 +90,7 @@ func (f TopicFault) String() string { return f.What + "; mend it with: " + f.Fix
 // judge finds the faults.
 func (t *TopicState) judge(brokers []string) {
 	fault := func(fix, what string, args ...any) {
-		t.Faults = append(t.Faults, TopicFault{What: "topic " + t.Spec.Name + " " + fmt.Sprintf(what, args...), Fix: fix})
+		t.Faults = append(t.Faults, TopicFault{What: "topic " + t.Spec.Name + " " + fmt.Sprintf(what, args...), Fix: fix, Serious: true})
 	}
 	alter := func(s Setting) string {
 		return fmt.Sprintf("%s --alter --entity-type topics --entity-name %s --add-config %s", tool("kafka-configs.sh", brokers), t.Spec.Name, s)
@@ -93,6 +98,7 @@ func (t *TopicState) judge(brokers []string) {
 	if want := int(t.Spec.partitions()); t.partitions < want {
 		fault(fmt.Sprintf("%s --alter --topic %s --partitions %d", tool("kafka-topics.sh", brokers), t.Spec.Name, want),
 			"has %d partitions and not %d, so fewer instances can share its work", t.partitions, want)
+		t.Faults[len(t.Faults)-1].Serious = false
 	}
 	if t.Settings == nil {
 		return
@@ -109,6 +115,11 @@ func (t *TopicState) judge(brokers []string) {
 		case want.Name == "retention.ms" && err == nil && n >= 0 && n < t.Spec.Retention.Milliseconds():
 			fault(alter(want), "has retention.ms=%s: messages would go before they are read", has)
 		}
+	}
+	if n, err := strconv.ParseInt(t.Settings["retention.ms"], 10, 64); err == nil && !t.Spec.Compacted && t.Spec.Retention == 0 && n >= 0 && n < keepAtLeast.Milliseconds() {
+		fault(alter(Setting{"retention.ms", strconv.FormatInt(keepAtLeast.Milliseconds(), 10)}),
+			"has retention.ms=%d: what a side that was away for longer missed is verified a cycle later", n)
+		t.Faults[len(t.Faults)-1].Serious = false
 	}
 	if n, err := strconv.Atoi(t.Settings["min.insync.replicas"]); err == nil && t.replicas > 0 && n > t.replicas {
 		fault(alter(Setting{"min.insync.replicas", strconv.Itoa(t.replicas)}),

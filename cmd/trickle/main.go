@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/command"
 )
 
@@ -20,6 +21,6 @@ func root() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	f.Register(c)
-	c.AddCommand(runCommand(f), diffCommand(f), statusCommand(f), tapCommand(f), command.Policy(f), demoCommand(f))
+	c.AddCommand(runCommand(f), command.Check(f, app.CheckPublisher), diffCommand(f), statusCommand(f), tapCommand(f), command.Policy(f), demoCommand(f))
 	return c
 }

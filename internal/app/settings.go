@@ -61,10 +61,7 @@ func (s *stack) close() {
 
 // LoadPolicy reads the policy and logs its warnings.
 func (s Settings) LoadPolicy() (*policy.Policy, error) {
-	if s.PolicyFile == "" {
-		return nil, errors.New("no policy given: --policy FILE; see docs/reference-policy.yaml")
-	}
-	p, warnings, err := policy.Load(s.PolicyFile)
+	p, warnings, err := s.readPolicy()
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +69,13 @@ func (s Settings) LoadPolicy() (*policy.Policy, error) {
 		s.Log.Warn("policy", "warning", w.String())
 	}
 	return p, nil
+}
+
+func (s Settings) readPolicy() (*policy.Policy, []policy.Warning, error) {
+	if s.PolicyFile == "" {
+		return nil, nil, errors.New("no policy given: --policy FILE; see docs/reference-policy.yaml")
+	}
+	return policy.Load(s.PolicyFile)
 }
 
 func (s Settings) codec() message.Codec { return message.Codec{Secret: []byte(s.SigningKey)} }

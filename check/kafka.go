@@ -1,0 +1,190 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/trickle-verify/trickle/transport"
+)
+
+// Broker is Kafka, looked at; see package transport.
+type Broker interface {
+	Cluster(ctx context.Context) (transport.ClusterState, error)
+	Inspect(ctx context.Context, specs ...transport.TopicSpec) ([]transport.TopicState, error)
+	CanCreate(ctx context.Context, spec transport.TopicSpec) error
+	Lacking(ctx context.Context, rights ...transport.Right) ([]transport.Right, error)
+	Progress(ctx context.Context, group string) (transport.Progress, error)
+}
+
+// Kafka is what the way between the sides is checked against.
+type Kafka struct {
+	// Open connects; nil where no brokers are given. Whoever made it closes the connection.
+	Open    func(ctx context.Context) (Broker, error)
+	Brokers []string // as the commands of a fix reach them
+	// Principal is whom a right is granted to, "User:alice"; empty where only the brokers know.
+	Principal string
+	// Security is how the connection is made, in words, and what should not be done about it.
+	Security string
+	Warnings []string
+	// Needs are the topics and the rights of this side. They are asked for once the checks of After have passed, since a consumer may be named
+	// after its replica.
+	Needs func() (topics []transport.TopicSpec, rights []transport.Right, err error)
+	After []string
+	// Sink is the consumer group of the CDC's sink, where the policy names it.
+	Sink string
+
+	broker Broker
+}
+
+// Checks lists them.
+func (k *Kafka) Checks() []Check {
+	connected := []string{"kafka/connect"}
+	named := append(slices.Clone(connected), k.After...)
+	checks := []Check{
+		{Group: "kafka", Name: "connect", Run: k.connect},
+		{Group: "kafka", Name: "topics", Needs: named, Run: k.topics},
+		{Group: "kafka", Name: "rights", Needs: named, Run: k.rights},
+	}
+	if k.Sink != "" {
+		checks = append(checks, Check{Group: "kafka", Name: "sink", Needs: connected, Run: k.sink})
+	}
+	return checks
+}
+
+func (k *Kafka) connect(ctx context.Context) ([]Finding, error) {
+	if k.Open == nil {
+		return nil, &absentError{"no brokers are given", "--brokers host:port,… or TRICKLE_BROKERS, unless both sides run in one process (trickle run --replica)"}
+	}
+	fix := "check --brokers or TRICKLE_BROKERS, TRICKLE_KAFKA_…, that the brokers run, and their advertised.listeners"
+	broker, err := k.Open(ctx)
+	if err != nil {
+		return nil, &FaultError{Err: err, Fix: fix}
+	}
+	k.broker = broker
+	cluster, err := broker.Cluster(ctx)
+	if err != nil {
+		return nil, &FaultError{Err: err, Fix: fix}
+	}
+	count := "1 broker"
+	if cluster.Brokers != 1 {
+		count = fmt.Sprintf("%d brokers", cluster.Brokers)
+	}
+	found := []Finding{ok("Kafka %s, %s, %s", strings.TrimPrefix(cluster.Version, "v"), count, k.Security)}
+	for _, w := range k.Warnings {
+		what, fix, _ := strings.Cut(w, ": ")
+		found = append(found, warn(fix, "%s", what))
+	}
+	return found, nil
+}
+
+func (k *Kafka) topics(ctx context.Context) ([]Finding, error) {
+	specs, _, err := k.Needs()
+	if err != nil {
+		return nil, err
+	}
+	states, err := k.broker.Inspect(ctx, specs...)
+	if err != nil {
+		return nil, err
+	}
+	var found []Finding
+	for _, t := range states {
+		list, err := k.topic(ctx, t)
+		if err != nil {
+			return found, err
+		}
+		for _, f := range list {
+			found = append(found, f.of(t.Spec.Name))
+		}
+	}
+	return found, nil
+}
+
+func (k *Kafka) topic(ctx context.Context, t transport.TopicState) ([]Finding, error) {
+	if t.Denied {
+		see := transport.Right{Resource: transport.Topic, Name: t.Spec.Name, Operations: []transport.Operation{transport.Describe}}
+		return []Finding{fail(see.GrantCommand(k.Brokers, k.Principal), "this login may not see it")}, nil
+	}
+	if !t.Exists {
+		return k.missing(ctx, t.Spec)
+	}
+	var found []Finding
+	for _, fault := range t.Faults {
+		what := strings.TrimPrefix(fault.What, "topic "+t.Spec.Name+" ")
+		if fault.Serious {
+			found = append(found, fail(fault.Fix, "%s", what))
+		} else {
+			found = append(found, warn(fault.Fix, "%s", what))
+		}
+	}
+	switch {
+	case len(found) > 0:
+	case t.Settings == nil:
+		see := transport.Right{Resource: transport.Topic, Name: t.Spec.Name, Operations: []transport.Operation{transport.DescribeConfigs}}
+		found = append(found, unknown(see.GrantCommand(k.Brokers, k.Principal), "is there; this login may not see how it is set up"))
+	default:
+		found = append(found, ok("cleanup.policy=%s retention.ms=%s max.message.bytes=%s", t.Settings["cleanup.policy"], t.Settings["retention.ms"], t.Settings["max.message.bytes"]))
+	}
+	return found, nil
+}
+
+// missing is a topic that trickle would make.
+func (k *Kafka) missing(ctx context.Context, spec transport.TopicSpec) ([]Finding, error) {
+	err := k.broker.CanCreate(ctx, spec)
+	var denied *transport.NotCreatedError
+	switch {
+	case err == nil:
+		return []Finding{ok("is not there yet, and is made when trickle starts")}, nil
+	case errors.As(err, &denied):
+		return []Finding{fail(spec.CreateCommand(k.Brokers), "is not there, and this login may not make it")}, nil
+	case ctx.Err() != nil:
+		return nil, err
+	default:
+		return []Finding{fail(spec.CreateCommand(k.Brokers), "is not there: %s", oneLine(err.Error()))}, nil
+	}
+}
+
+// rights are what the login may do with topics and groups, as far as the brokers tell.
+func (k *Kafka) rights(ctx context.Context) ([]Finding, error) {
+	_, rights, err := k.Needs()
+	if err != nil {
+		return nil, err
+	}
+	lacking, err := k.broker.Lacking(ctx, rights...)
+	if err != nil {
+		return nil, err
+	}
+	if len(lacking) == 0 {
+		return []Finding{ok("all that the brokers tell of what is there")}, nil
+	}
+	var found []Finding
+	for _, r := range lacking {
+		found = append(found, fail(r.GrantCommand(k.Brokers, k.Principal), "this login lacks %s, %s", r, r.Why).of(r.Name))
+	}
+	return found, nil
+}
+
+// sink is the consumer group by which CDC's sink reads.
+func (k *Kafka) sink(ctx context.Context) ([]Finding, error) {
+	p, err := k.broker.Progress(ctx, k.Sink)
+	var left int64
+	for _, part := range p.Partitions {
+		left += part.End - max(part.Done, 0)
+	}
+	var f Finding
+	switch {
+	case ctx.Err() != nil:
+		return nil, err
+	case err != nil:
+		f = warn("start the sink, or correct gate.group in the policy", "%s: the gate stays closed", oneLine(err.Error()))
+	case p.Members == 0:
+		f = warn("start the sink", "nobody reads in it, %d records behind", left)
+	case p.Members == 1:
+		f = ok("1 member, %d records behind", left)
+	default:
+		f = ok("%d members, %d records behind", p.Members, left)
+	}
+	return []Finding{f.of(k.Sink)}, nil
+}
