@@ -64,9 +64,24 @@ func (c Connector) Restart(ctx context.Context) error {
 	return c.Await(ctx, Running)
 }
 
-// Delete removes the connector. A source's replication slot stays.
+// Delete removes the connector, and waits until it is gone. A source's replication slot stays.
 func (c Connector) Delete(ctx context.Context) error {
-	return c.call(ctx, http.MethodDelete, "", nil, nil)
+	if err := c.call(ctx, http.MethodDelete, "", nil, nil); err != nil {
+		return err
+	}
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		s, err := c.Status(ctx)
+		if unknown(err) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("connector %s is not gone but %+v: %w", c.name, s, errors.Join(ctx.Err(), err))
+		case <-tick.C:
+		}
+	}
 }
 
 // Status is what Connect says of a connector.
@@ -122,7 +137,7 @@ func (c Connector) Await(ctx context.Context, state string) error {
 			if failure := s.failure(); failure != nil {
 				return fmt.Errorf("connector %s failed: %w", c.name, failure)
 			}
-		case !passing(err):
+		case !unknown(err): // one that was just created has no status yet
 			return err
 		}
 		select {
@@ -164,8 +179,8 @@ func busy(err error) bool {
 	return errors.As(err, &r) && r.status == http.StatusConflict
 }
 
-// passing tells that a connector that was just created may yet have a status.
-func passing(err error) bool {
+// unknown tells that the worker knows no such connector, or nothing of it yet.
+func unknown(err error) bool {
 	var r *refusal
 	return errors.As(err, &r) && r.status == http.StatusNotFound
 }

@@ -3,6 +3,7 @@ package stack_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,27 +67,64 @@ func equal(t *testing.T, source, replica, sql string) {
 
 const heartbeat = `CREATE SCHEMA IF NOT EXISTS trickle; CREATE TABLE trickle.heartbeat (pipeline text PRIMARY KEY, at timestamptz NOT NULL)`
 
-// One row goes all the way, however it is changed.
+// One row goes all the way, however it is changed and whatever is done to the connectors meanwhile.
 func TestRowsGoFromSourceToReplica(t *testing.T) {
 	t.Parallel()
 	source, replica := pgtest.Database(t), pgtest.Database(t)
 	const schema = `CREATE TABLE letters (id int PRIMARY KEY, v text)`
 	exec(t, source, heartbeat, schema, `INSERT INTO letters VALUES (1, 'before'), (2, 'before')`)
 	exec(t, replica, heartbeat, schema)
-	began := time.Now()
 	s := stack.Start(t, kafka.Options{})
-	t.Logf("broker and worker: %s", time.Since(began))
-	began = time.Now()
-	s.Source("shop", source, []string{"public.letters"}, nil).Sink("sink", replica, nil)
-	t.Logf("connectors: %s", time.Since(began))
+	from := s.Source("shop", source, []string{"public.letters"}, nil)
+	sink := from.Sink("sink", replica, nil)
 	const all = `SELECT string_agg(l::text, ' ' ORDER BY id) FROM letters l`
 	equal(t, source, replica, all)
-	t.Logf("snapshot: %s", time.Since(began))
-	for i, sql := range []string{
-		`INSERT INTO letters VALUES (3, 'a')`, `UPDATE letters SET v = 'b' WHERE id = 1`, `DELETE FROM letters WHERE id = 2`, `UPDATE letters SET id = 4 WHERE id = 3`,
+	for i, step := range []struct {
+		sql     string
+		do, end func(context.Context) error
+	}{
+		{`INSERT INTO letters VALUES (3, 'a')`, nil, nil},
+		{`UPDATE letters SET v = 'b' WHERE id = 1`, sink.Pause, sink.Resume},
+		{`DELETE FROM letters WHERE id = 2`, from.Stop, from.Resume},
+		{`UPDATE letters SET id = 4 WHERE id = 3`, sink.Restart, nil},
+		{`UPDATE letters SET v = 'c'`, func(context.Context) error { return s.Worker.Kill() }, s.Worker.Restart},
 	} {
-		exec(t, source, sql, fmt.Sprintf(`INSERT INTO trickle.heartbeat VALUES ('p%d', now())`, i))
+		do(t, step.do)
+		exec(t, source, step.sql, fmt.Sprintf(`INSERT INTO trickle.heartbeat VALUES ('p%d', now())`, i))
+		do(t, step.end)
 		equal(t, source, replica, all)
 		equal(t, source, replica, `SELECT max(pipeline) FROM trickle.heartbeat`)
+	}
+	do(t, sink.Delete)
+	if _, err := sink.Status(t.Context()); err == nil {
+		t.Error("a deleted connector has a status")
+	}
+}
+
+func do(t *testing.T, what func(context.Context) error) {
+	t.Helper()
+	if what == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := what(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A connector that can't work is an error with the reason, at once.
+func TestConnectorThatFails(t *testing.T) {
+	t.Parallel()
+	source := pgtest.Database(t)
+	exec(t, source, heartbeat)
+	s := stack.Start(t, kafka.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err := s.Worker.Connector("sink").Put(ctx, map[string]string{
+		"connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector", "topics": "nothing", "connection.url": "jdbc:postgresql://127.0.0.1:1/nowhere", "connection.username": "nobody", "connection.password": "",
+	})
+	if err == nil || !strings.Contains(err.Error(), "connector sink failed") || !strings.Contains(err.Error(), "HibernateException") {
+		t.Errorf("got %v", err)
 	}
 }
