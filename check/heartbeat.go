@@ -43,7 +43,6 @@ func (s *Side) lookAtBeat(ctx context.Context, name string, rights ...string) (b
 			coalesce((SELECT array_agg(r ORDER BY o) FROM unnest($3::text[]) WITH ORDINALITY w(r, o) WHERE c.oid IS NOT NULL AND NOT has_table_privilege(c.oid, r)), '{}')
 		FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = $1 LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = $2 AND c.relkind IN ('r', 'p')`,
 		t.name.Schema, t.name.Table, rights).Scan(&t.schema, &t.usage, &t.there, &t.creates, &t.fits, &t.timeline, &t.missing)
-	t.creates = t.creates && !s.identity.Standby
 	return t, err
 }
 
@@ -84,6 +83,7 @@ func (s *Source) heartbeat(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.creates = t.creates && (!s.identity.Standby || s.Primary != nil)
 	bad, usable := s.judgeBeat(t, rights...)
 	if !usable {
 		return []Finding{bad}, nil

@@ -34,6 +34,7 @@ type desk struct {
 	source, replica string // DSNs of an administrator
 	policy          string
 	ask             check.Publisher
+	primary         *check.Side
 }
 
 const plain = "pipeline: shop\ntables: [{table: public.*}]\n"
@@ -129,6 +130,7 @@ func (d *desk) look(sides string) check.Report {
 	var source *check.Source
 	if strings.Contains(sides, "source") {
 		source = check.NewSource(d.side("source", d.as(d.source)), p, scanner.Rules)
+		source.Primary = d.primary
 		checks = append(checks, source.Checks()...)
 	}
 	if strings.Contains(sides, "replica") {

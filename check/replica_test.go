@@ -198,6 +198,17 @@ func TestServersThatCantServe(t *testing.T) {
 	if found := bad(r, "source", "slot", ""); len(found) != 1 || found[0].Verdict != check.NotChecked {
 		t.Errorf("a slot on a standby:\n%s", lines(r))
 	}
+	side := d.side("primary", dsn)
+	d.primary = &side
+	if r = d.look("source"); len(bad(r, "source", "standing", "")) > 0 || len(bad(r, "source", "heartbeat", "trickle.heartbeat")) > 0 {
+		t.Errorf("a standby with its primary:\n%s", lines(r))
+	}
+	itself := d.side("primary", standby.DSN("shop"))
+	d.primary = &itself
+	if found := bad(d.look("source"), "source", "standing", ""); len(found) != 1 || found[0].Verdict != check.Failure {
+		t.Errorf("a primary that is none: %v", found)
+	}
+	d.primary = nil
 	d.source = primary.DSN("shop")
 	run(t, dsn, `BEGIN`+`; INSERT INTO orders VALUES (1); PREPARE TRANSACTION 'forgotten'`)
 	found := bad(d.look("source"), "source", "transactions", "transaction forgotten")

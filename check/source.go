@@ -19,6 +19,8 @@ type Source struct {
 	Policy *policy.Policy
 	// Rules are a policy entry's, as package postgres takes them.
 	Rules func(policy.Table) postgres.Rules
+	// Primary is the server that the source is a standby of; nil where none is named.
+	Primary *Side
 
 	// Each is found out by one check, and read by those that need it.
 	tables    []sourceTable      // "found"
@@ -60,15 +62,28 @@ func (s *Source) Checks() []Check {
 	)
 }
 
-// standing tells a primary from a standby.
-func (s *Source) standing(context.Context) ([]Finding, error) {
+// standing tells a primary from a standby, and whether the primary that is named is its own.
+func (s *Source) standing(ctx context.Context) ([]Finding, error) {
+	if s.Primary != nil {
+		if _, err := s.Primary.connect(ctx); err != nil {
+			return nil, err
+		}
+		switch p := s.Primary.identity; {
+		case p.System != s.identity.System || p.Database != s.identity.Database:
+			return []Finding{fail("point "+s.Primary.Setting+" at the primary of the source", "the primary that is named is %s, and the source is %s", p, s.identity)}, nil
+		case p.Standby:
+			return []Finding{fail("point "+s.Primary.Setting+" at the primary itself", "the primary that is named is a standby")}, nil
+		}
+	}
 	switch {
 	case !s.identity.Standby:
 		return []Finding{ok("a primary, %s by system identifier and database", s.identity)}, nil
+	case s.Primary != nil:
+		return []Finding{ok("a standby, of %s by system identifier and database, with its primary", s.identity)}, nil
 	case s.Policy.Gate.Heartbeat.Enabled:
-		return []Finding{fail("point "+s.Setting+" at the primary, or set gate.assume_lag in place of gate.heartbeat", "a standby, on which the heartbeat can't be written")}, nil
+		return []Finding{fail("name the primary with --primary or TRICKLE_PRIMARY_DSN, point "+s.Setting+" at it, or know the lag otherwise than by gate.heartbeat", "a standby, on which the heartbeat can't be written")}, nil
 	default:
-		return []Finding{warn("point "+s.Setting+" at the primary", "a standby, which may be behind what CDC has delivered: drift is reported, and nothing is corrected")}, nil
+		return []Finding{warn("name the primary with --primary or TRICKLE_PRIMARY_DSN, or point "+s.Setting+" at it", "a standby, which may be behind what CDC has delivered: drift is reported, and nothing is corrected")}, nil
 	}
 }
 

@@ -85,6 +85,13 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 			return nil, err
 		}
 		source = check.NewSource(side, p.policy, scanner.Rules)
+		if s.PrimaryDSN != "" {
+			primary, err := p.side(s.PrimaryDSN, postgres.Options{Role: "primary", Setting: "--primary or TRICKLE_PRIMARY_DSN"})
+			if err != nil {
+				return nil, err
+			}
+			source.Primary = &primary
+		}
 		checks = append(checks, source.Checks()...)
 	}
 	kafka := &check.Kafka{Brokers: s.Brokers, Principal: s.Security.Principal(), Security: secured(s.Security), Warnings: s.Security.Warnings(), Sink: p.policy.Gate.Group}

@@ -56,6 +56,7 @@ func Check(f *Flags, side app.CheckSide) *cobra.Command {
 		"Exit status: 0 no failure, 1 at least one (with --strict also a warning, or something that was not checked), 2 bad flags or a bad policy."
 	f.Policy(c)
 	f.Source(c)
+	f.Primary(c)
 	f.Replica(c)
 	f.Brokers(c)
 	if side == app.CheckPublisher {
