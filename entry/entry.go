@@ -129,3 +129,36 @@ type OpenCopy struct {
 	Range    message.Range
 	ResyncID string
 }
+
+// States of a snapshot that a resync has Debezium make.
+const (
+	SnapshotDue       = "due"       // to be signalled, or signalled again
+	SnapshotSignalled = "signalled" // the signal was sent and not yet answered
+	SnapshotStarted   = "started"   // Debezium reads the table
+	SnapshotPaused    = "paused"    // somebody told Debezium to pause
+	SnapshotApplying  = "applying"  // the table was read, and the replica has yet to apply what was
+	SnapshotSweeping  = "sweeping"  // the replica has applied it; rows that only the replica has are being removed
+	SnapshotRefused   = "refused"   // Debezium can't read the table until somebody changes something
+)
+
+// Snapshot is how far Debezium has got with the snapshot of a resync.
+type Snapshot struct {
+	ResyncID string
+	State    string
+	// Signal is the id of the newest signal, Attempts how many were sent.
+	Signal   string
+	Attempts int
+	// Idle is how long ago it last got on, by the ledger's clock.
+	Idle time.Duration
+	// Scan is how Debezium says that the scan of the table ended, empty until it does; Rows how many rows it says that it read.
+	Scan string
+	Rows int64
+	// Through, once read, is a time of the source's clock: a replica that has applied everything up to it has applied the snapshot.
+	Through time.Time
+	// Remaining counts rows that differed for certain although the snapshot was applied.
+	Remaining int64
+	// Failure is why the last attempt did not succeed.
+	Failure string
+	// Version grows with every change that is stored.
+	Version int64
+}

@@ -56,7 +56,7 @@ func (l *Layout) jsonOf(columns []int) string {
 			default:
 				expr += "::text"
 			}
-			args = append(args, literal(c.Name), expr)
+			args = append(args, Literal(c.Name), expr)
 		}
 		parts = append(parts, "pg_catalog.jsonb_build_object("+strings.Join(args, ", ")+")")
 	}

@@ -143,7 +143,7 @@ func trimmed(expr, leaf string) string {
 	if leaf != numericType {
 		return txt
 	}
-	return "pg_catalog.regexp_replace(pg_catalog.regexp_replace(" + txt + ", " + literal(`(\.[0-9]*[1-9])0+(?![0-9])`) + ", " + literal(`\1`) + ", 'g'), " + literal(`\.0+(?![0-9])`) + ", '', 'g')"
+	return "pg_catalog.regexp_replace(pg_catalog.regexp_replace(" + txt + ", " + Literal(`(\.[0-9]*[1-9])0+(?![0-9])`) + ", " + Literal(`\1`) + ", 'g'), " + Literal(`\.0+(?![0-9])`) + ", '', 'g')"
 }
 
 // leaf is the type of the values in an array, range or multirange, through any nesting of these and of domains, in the form that travels; "" for

@@ -343,7 +343,7 @@ func (l *Layout) plainly(c Column) string {
 func (l *Layout) probeOf(typ string) string {
 	switch {
 	case typ == textType:
-		return literal(l.spelling(probeText)) + "::text"
+		return Literal(l.spelling(probeText)) + "::text"
 	case integer(typ):
 		return "42::int8"
 	default:
@@ -366,7 +366,7 @@ func (l *Layout) portableExpr(expr, typ string) string {
 	case l.leaf(l.named(typ)) == numericType:
 		canonical = trimmed(expr, numericType)
 	}
-	return l.utf8("coalesce(" + literal(tag+":") + " || pg_catalog.octet_length(" + l.utf8(canonical) + ")::text || ':' || " + canonical + " || ';', " + literal(tag+":-;") + ")")
+	return l.utf8("coalesce(" + Literal(tag+":") + " || pg_catalog.octet_length(" + l.utf8(canonical) + ")::text || ':' || " + canonical + " || ';', " + Literal(tag+":-;") + ")")
 }
 
 func (l *Layout) digestSQL(kind digest.Kind) string {

@@ -79,8 +79,8 @@ func (p *params) add(a Arg) string {
 // Quote makes a string an identifier.
 func Quote(ident string) string { return `"` + strings.ReplaceAll(ident, `"`, `""`) + `"` }
 
-// literal makes a string a literal.
-func literal(s string) string {
+// Literal makes a string a literal.
+func Literal(s string) string {
 	q := "'" + strings.ReplaceAll(s, "'", "''") + "'"
 	if strings.Contains(s, `\`) {
 		return "E" + strings.ReplaceAll(q, `\`, `\\`)

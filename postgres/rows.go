@@ -82,7 +82,7 @@ func whereAnd(where string) string {
 func (l *Layout) settledSQL(s Settled) string {
 	switch {
 	case s.Column != "":
-		return "coalesce(t." + Quote(s.Column) + " < " + literal(s.Before) + "::timestamptz, true)"
+		return "coalesce(t." + Quote(s.Column) + " < " + Literal(s.Before) + "::timestamptz, true)"
 	case s.Xmin == 0:
 		return "false"
 	default:
@@ -90,7 +90,7 @@ func (l *Layout) settledSQL(s Settled) string {
 		// that it is worked out once and not for each row.
 		sample := strconv.FormatUint(s.Xmin, 10)
 		return "(pg_catalog.age(t.xmin) NOT BETWEEN 0 AND (SELECT CASE WHEN pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric - " + sample +
-			"::numeric > 2000000000::numeric THEN 2147483646 ELSE pg_catalog.age(" + literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid) END))"
+			"::numeric > 2000000000::numeric THEN 2147483646 ELSE pg_catalog.age(" + Literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid) END))"
 	}
 }
 

@@ -115,7 +115,7 @@ func (s *Snapshot) join(ctx context.Context) (*pgxpool.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := script(ctx, conn.Conn().PgConn(), "SET TRANSACTION SNAPSHOT "+literal(s.exported)); err != nil {
+	if err := script(ctx, conn.Conn().PgConn(), "SET TRANSACTION SNAPSHOT "+Literal(s.exported)); err != nil {
 		return nil, fmt.Errorf("taking over a snapshot: %w", err)
 	}
 	return conn, nil

@@ -101,7 +101,7 @@ func (l *Layout) and() string {
 // of the key, which is empty, keeps the planner from reading that number ahead of time. That costs next to nothing, where counting the digests besides
 // would compute each of them twice.
 func (l *Layout) summedSQL(kind digest.Kind) string {
-	return "coalesce(" + l.digestSQL(kind) + ", pg_catalog.concat(" + literal("a row of "+l.Name.String()+" has no digest: a column or cast of it is NULL where it says that it can't be") +
+	return "coalesce(" + l.digestSQL(kind) + ", pg_catalog.concat(" + Literal("a row of "+l.Name.String()+" has no digest: a column or cast of it is NULL where it says that it can't be") +
 		", pg_catalog.left(t." + Quote(l.Columns[l.Key[0]].Name) + "::text, 0))::bigint)"
 }
 

@@ -88,7 +88,7 @@ func (t *Table) probe(oid uint32) string {
 		}
 		return ""
 	case info.kind == 'm':
-		return literal("{}") + "::" + info.sql()
+		return Literal("{}") + "::" + info.sql()
 	case info.String() == "pg_catalog.timetz":
 	case info.category == 'U':
 		lit = probeByName(info.name)
@@ -98,7 +98,7 @@ func (t *Table) probe(oid uint32) string {
 	if lit == "" {
 		return ""
 	}
-	return literal(t.spelling(lit)) + "::" + info.sql()
+	return Literal(t.spelling(lit)) + "::" + info.sql()
 }
 
 // stable reports whether a type's hash depends on nothing but the value, so that two databases of one major version agree on it. An
