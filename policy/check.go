@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/url"
@@ -12,7 +13,10 @@ import (
 // pipelinePattern leaves room in Kafka's 249 characters for the suffixes of topics.
 const pipelinePattern = `^[a-zA-Z0-9._-]{1,100}$`
 
-var pipelineText = regexp.MustCompile(pipelinePattern)
+var (
+	pipelineText = regexp.MustCompile(pipelinePattern)
+	topicText    = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
+)
 
 // slotPattern is Postgres's own rule.
 const slotPattern = `^[a-z0-9_]{1,63}$`
@@ -46,9 +50,7 @@ func (c *check) all() {
 	}
 	c.tables()
 	c.gate()
-	if p.Resync.Via == ViaDebezium {
-		c.refuse("resync.via", "%s is not supported by this version: use %s", ViaDebezium, ViaSideChannel)
-	}
+	c.debezium()
 	c.baseline()
 }
 
@@ -180,6 +182,27 @@ func (c *check) gate() {
 		c.warn("gate", "slot and group prove what has been applied only together, or beside heartbeat: lag is unknown, so drift is reported and nothing is corrected")
 	default:
 		c.warn("gate", "none of heartbeat, slot with group, and assume_lag is given: lag is unknown, so drift is reported and nothing is corrected")
+	}
+}
+
+// debezium fills in what follows from the connector's prefix.
+func (c *check) debezium() {
+	d := &c.policy.Resync.Debezium
+	if d.TopicPrefix == "" {
+		if c.policy.Resync.Via == ViaDebezium && !c.failed("resync.debezium.topic_prefix") {
+			c.refuse("resync.debezium.topic_prefix", "is missing: with resync.via: %s give the topic.prefix of the connector", ViaDebezium)
+		}
+		return
+	}
+	for path, topic := range map[string]string{"topic_prefix": d.TopicPrefix, "signal_topic": d.SignalTopic, "notification_topic": d.NotificationTopic} {
+		if topic != "" && !topicText.MatchString(topic) {
+			c.refuse("resync.debezium."+path, "%q can't be part of a topic's name: give 1 to 200 of a-z, A-Z, 0-9, dot, underscore and hyphen", topic)
+		}
+	}
+	d.SignalTopic = cmp.Or(d.SignalTopic, d.TopicPrefix+"-signal")
+	d.NotificationTopic = cmp.Or(d.NotificationTopic, d.TopicPrefix+"-notifications")
+	if d.SignalTopic == d.NotificationTopic {
+		c.refuse("resync.debezium.notification_topic", "is the topic of the signals as well: the connector would read its own notifications as signals")
 	}
 }
 

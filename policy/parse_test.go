@@ -81,7 +81,7 @@ func TestDefaults(t *testing.T) {
 		Tables:  []Table{{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", JSONB: "hash"}},
 		Gate:    Gate{MaxLag: d(30 * time.Second)},
 		Detect:  Detect{ActionCorrect, Confirm{d(5 * time.Second), 3}, d(10 * time.Minute), Brake{1000, 10000}, "origin"},
-		Resync:  Resync{Threshold{Discrepancies: 20, MinRows: 1000}, threshold, ApprovalAuto, d(time.Hour), ViaSideChannel, 4},
+		Resync:  Resync{Threshold{Discrepancies: 20, MinRows: 1000}, threshold, ApprovalAuto, d(time.Hour), ViaSideChannel, 4, Debezium{SignalGroup: "kafka-signal", StartedWithin: d(2 * time.Minute), ProgressWithin: d(15 * time.Minute), Attempts: 5}},
 		Privacy: Privacy{"hash", "omit"},
 	}
 	if !reflect.DeepEqual(p, want) {
@@ -96,6 +96,13 @@ func TestDefaults(t *testing.T) {
 	}
 	if threshold.Discrepancies = 7; p.Resync.Full != threshold {
 		t.Errorf("a threshold that is written in part: %+v", p.Resync.Full)
+	}
+	p, _, err = Parse("policy.yaml", []byte(minimal+"resync: {via: debezium, debezium: {topic_prefix: cdc}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if z := p.Resync.Debezium; z.SignalTopic != "cdc-signal" || z.NotificationTopic != "cdc-notifications" {
+		t.Errorf("debezium's topics: %+v", z)
 	}
 	p, _, err = Parse("policy.yaml", []byte(minimal+"gate: {heartbeat: {table: a.b, interval: 5s}}\n"))
 	if err != nil {
@@ -224,7 +231,10 @@ func TestRefused(t *testing.T) {
 		{"heartbeat", minimal + "gate: {heartbeat: often}", "expected true, false or a mapping"},
 		{"heartbeat table", minimal + "gate: {heartbeat: {table: a.*}}", "a.* is a glob: name one table"},
 		{"attempts", minimal + "detect: {confirm: {attempts: 0}}", "a correction needs at least one attempt"},
-		{"debezium", minimal + "resync: {via: debezium}", "f:3:10: resync.via: debezium is not supported by this version: use side-channel"},
+		{"debezium", minimal + "resync: {via: debezium}", "f:3:1: resync.debezium.topic_prefix: is missing: with resync.via: debezium give the topic.prefix of the connector"},
+		{"debezium's topic", minimal + "resync: {via: debezium, debezium: {topic_prefix: a/b}}", `f:3:36: resync.debezium.topic_prefix: "a/b" can't be part of a topic's name: give 1 to 200 of a-z, A-Z, 0-9, dot, underscore and hyphen`},
+		{"debezium's topics", minimal + "resync: {debezium: {topic_prefix: a, signal_topic: b, notification_topic: b}}", "f:3:55: resync.debezium.notification_topic: is the topic of the signals as well: the connector would read its own notifications as signals"},
+		{"no attempt", minimal + "resync: {debezium: {attempts: 0}}", "f:3:21: resync.debezium.attempts: 0 is not allowed: a snapshot needs at least one signal"},
 		{"baseline", minimal + "baseline: {url: here}", `"here" is no URL`},
 		{"text wanted", minimal + "detect: {action: true}", "true is not allowed: give correct or report"},
 		{"where as a number", tables + "[{table: a.b, where: 1}]", "expected text, found 1"},
@@ -255,7 +265,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	for _, p := range problems {
 		paths = append(paths, p.Path)
 	}
-	want := []string{"pipelin", "pipeline", "quiet", "tables[0].table", "tables[0].mod", "resync.via"}
+	want := []string{"pipelin", "pipeline", "quiet", "tables[0].table", "tables[0].mod", "resync.debezium.topic_prefix"}
 	if !slices.Equal(paths, want) {
 		t.Errorf("problems at %q, want %q", paths, want)
 	}

@@ -151,8 +151,20 @@ type Resync struct {
 	Full     Threshold `yaml:"full" default:"{discrepancies: 500, ratio: 1%, min_rows: 1000}" doc:"Discrepancies in the window that ask for a full resync."`
 	Approval string    `yaml:"approval" default:"auto" enum:"auto|manual" doc:"Start a resync at once, or wait for a person."`
 	Cooldown Duration  `yaml:"cooldown" default:"1h" doc:"Time between two resyncs of the same scope."`
-	Via      string    `yaml:"via" default:"side-channel" enum:"side-channel|debezium" doc:"How a resync travels. debezium is not supported by this version."`
+	Via      string    `yaml:"via" default:"side-channel" enum:"side-channel|debezium" doc:"How a resync travels: past the CDC, or as an incremental snapshot that Debezium makes."`
 	InFlight int       `yaml:"in_flight" default:"4" zero:"a resync asks for at least one range at a time" doc:"Ranges asked for at the same time."` // ranges asked for at the same time
+	Debezium Debezium  `yaml:"debezium" doc:"The connector that resyncs go through where via is debezium."`
+}
+
+// Debezium is how a connector is told to make a snapshot, and how it tells that it has.
+type Debezium struct {
+	TopicPrefix       string   `yaml:"topic_prefix" doc:"The connector's topic.prefix."`
+	SignalTopic       string   `yaml:"signal_topic" doc:"The connector's signal.kafka.topic. Default: topic_prefix with -signal behind it."`
+	SignalGroup       string   `yaml:"signal_group" default:"kafka-signal" doc:"The connector's signal.kafka.groupId: how far it has read its signals tells a lost one from one not read yet."`
+	NotificationTopic string   `yaml:"notification_topic" doc:"The connector's notification.sink.topic.name. Default: topic_prefix with -notifications behind it."`
+	StartedWithin     Duration `yaml:"started_within" default:"2m" zero:"give the time after which a signal without an answer counts as lost" doc:"A signal that was read and not answered for this long is sent again."`
+	ProgressWithin    Duration `yaml:"progress_within" default:"15m" zero:"give the time after which a snapshot that is silent counts as lost" doc:"A snapshot of which nothing was heard for this long is signalled again."`
+	Attempts          int      `yaml:"attempts" default:"5" zero:"a snapshot needs at least one signal" doc:"Signals that are sent for one resync; then it fails with the reason."`
 }
 
 // Threshold is passed when either limit is reached within Detect.Window; zero means that limit is absent. The ratio is discrepancies
