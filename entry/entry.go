@@ -100,7 +100,9 @@ type Resync struct {
 	State   string // waiting, running, done, failed
 	Reason  string
 	Planned bool
-	Rows    int64
+	// Snapshot: Debezium makes one for it, and the resync itself only removes what is extra.
+	Snapshot bool
+	Rows     int64
 }
 
 // Wish is a resync that a threshold or a person asks for.
@@ -144,6 +146,7 @@ const (
 // Snapshot is how far Debezium has got with the snapshot of a resync.
 type Snapshot struct {
 	ResyncID string
+	Table    string
 	State    string
 	// Signal is the id of the newest signal, Attempts how many were sent.
 	Signal   string

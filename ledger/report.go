@@ -95,6 +95,18 @@ type ResyncReport struct {
 	Failure    string     `json:"failure"`
 	Requested  time.Time  `json:"requested_at"`
 	Ended      *time.Time `json:"ended_at"`
+	// Snapshot is how far Debezium is, where the resync goes through it.
+	Snapshot *SnapshotReport `json:"snapshot,omitempty"`
+}
+
+// SnapshotReport is a snapshot that Debezium makes for a resync.
+type SnapshotReport struct {
+	State     string `json:"state"`
+	Signal    string `json:"signal"`   // id of the newest signal
+	Attempts  int    `json:"attempts"` // signals sent
+	Rows      int64  `json:"rows"`     // as Debezium says, once it has read the table
+	Remaining int64  `json:"remaining"`
+	Failure   string `json:"failure"` // why the last attempt came to nothing
 }
 
 // staleGate is how old the recorded gate may be before it says nothing any more.
@@ -185,8 +197,10 @@ func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
 
 func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error {
 	rows, err := tx.Query(ctx, `SELECT s.id, s.scope, s.table_name, s.state, s.rows, s.reason, coalesce(s.failure, ''), s.requested_at, s.ended_at, g.n, g.done,
-			(SELECT count(*) FROM trickle.corrections c WHERE c.resync_id = s.id) + (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.resync_id = s.id)
+			(SELECT count(*) FROM trickle.corrections c WHERE c.resync_id = s.id) + (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.resync_id = s.id), d.state, coalesce(d.signal, ''), coalesce(d.attempts, 0), coalesce(d.rows, 0),
+			coalesce(d.remaining, 0), coalesce(d.failure, '')
 		FROM trickle.resyncs s
+		LEFT JOIN trickle.snapshots d ON d.resync_id = s.id
 		CROSS JOIN LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE done) AS done FROM trickle.resync_ranges g WHERE g.resync_id = s.id) g
 		WHERE s.pipeline = $1 ORDER BY s.requested_at DESC LIMIT 50`, l.pipeline)
 	if err != nil {
@@ -194,7 +208,13 @@ func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error 
 	}
 	r.Resyncs, err = pgx.AppendRows(r.Resyncs, rows, func(row pgx.CollectableRow) (ResyncReport, error) {
 		var s ResyncReport
-		err := row.Scan(&s.ID, &s.Scope, &s.Table, &s.State, &s.Rows, &s.Why, &s.Failure, &s.Requested, &s.Ended, &s.Ranges, &s.RangesDone, &s.Corrected)
+		var snapshot SnapshotReport
+		var state *string
+		err := row.Scan(&s.ID, &s.Scope, &s.Table, &s.State, &s.Rows, &s.Why, &s.Failure, &s.Requested, &s.Ended, &s.Ranges, &s.RangesDone, &s.Corrected,
+			&state, &snapshot.Signal, &snapshot.Attempts, &snapshot.Rows, &snapshot.Remaining, &snapshot.Failure)
+		if state != nil {
+			snapshot.State, s.Snapshot = *state, &snapshot
+		}
 		return s, err
 	})
 	return err

@@ -87,7 +87,7 @@ func (l *Ledger) Note(ctx context.Context, id, failure string) error {
 
 // Running lists the resyncs that are to be worked on, oldest first.
 func (l *Ledger) Running(ctx context.Context) ([]entry.Resync, error) {
-	rows, err := l.pool.Query(ctx, `SELECT id, scope, table_name, lo, hi, state, reason, planned, rows FROM trickle.resyncs
+	rows, err := l.pool.Query(ctx, `SELECT id, scope, table_name, lo, hi, state, reason, planned, rows, EXISTS (SELECT FROM trickle.snapshots WHERE resync_id = id) FROM trickle.resyncs
 		WHERE pipeline = $1 AND state = 'running' ORDER BY requested_at`, l.pipeline)
 	if err != nil {
 		return nil, fmt.Errorf("listing resyncs: %w", err)
@@ -95,7 +95,7 @@ func (l *Ledger) Running(ctx context.Context) ([]entry.Resync, error) {
 	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (entry.Resync, error) {
 		var r entry.Resync
 		var lo, hi []string
-		err := row.Scan(&r.ID, &r.Scope, &r.Table, &lo, &hi, &r.State, &r.Reason, &r.Planned, &r.Rows)
+		err := row.Scan(&r.ID, &r.Scope, &r.Table, &lo, &hi, &r.State, &r.Reason, &r.Planned, &r.Rows, &r.Snapshot)
 		r.Range = message.Range{Lo: lo, Hi: hi}
 		return r, err
 	})

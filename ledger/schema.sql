@@ -171,3 +171,18 @@ CREATE TABLE IF NOT EXISTS trickle.resync_ranges (
     leased_until timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (resync_id, n)
 );
+
+-- How far Debezium is with the snapshot of a resync. "version" grows with every change, so that of two instances one finds it taken.
+CREATE TABLE IF NOT EXISTS trickle.snapshots (
+    resync_id   text PRIMARY KEY REFERENCES trickle.resyncs ON DELETE CASCADE,
+    state       text NOT NULL DEFAULT 'due' CHECK (state IN ('due', 'signalled', 'started', 'paused', 'applying', 'sweeping', 'refused')),
+    signal      text NOT NULL DEFAULT '',     -- id of the newest signal
+    attempts    integer NOT NULL DEFAULT 0,   -- signals sent
+    progress_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- when it last got on
+    scan        text NOT NULL DEFAULT '',     -- how Debezium says the scan of the table ended
+    rows        bigint NOT NULL DEFAULT 0,    -- rows that Debezium says it read
+    through     timestamptz,                  -- the source's clock: what the replica must have applied before it is swept
+    remaining   bigint NOT NULL DEFAULT 0,    -- rows that differed for certain when it was swept
+    failure     text NOT NULL DEFAULT '',     -- why the last attempt came to nothing
+    version     bigint NOT NULL DEFAULT 0
+);

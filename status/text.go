@@ -71,6 +71,9 @@ func Text(r ledger.Report) string {
 			if s.State == "waiting" {
 				fmt.Fprintf(&b, "resync %s waits: trickle-consumer resync --approve %s\n", s.ID, s.ID)
 			}
+			if s.Snapshot != nil {
+				b.WriteString(snapshot(s))
+			}
 		}
 	}
 	return b.String()
@@ -81,6 +84,25 @@ func seconds(s *float64) string {
 		return "unknown"
 	}
 	return fmt.Sprintf("%.1f s", *s)
+}
+
+// snapshot is a line on what Debezium does for a resync.
+func snapshot(r ledger.ResyncReport) string {
+	s := r.Snapshot
+	line := fmt.Sprintf("resync %s goes through Debezium: %s, signal %s", r.ID, s.State, or(s.Signal, "not sent yet"))
+	if s.Attempts > 1 {
+		line += fmt.Sprintf(" (the %d. attempt)", s.Attempts)
+	}
+	if s.Rows > 0 {
+		line += fmt.Sprintf(", %d rows read", s.Rows)
+	}
+	if s.Remaining > 0 {
+		line += fmt.Sprintf(", %d rows still differ", s.Remaining)
+	}
+	if s.Failure != "" {
+		line += "; the last attempt: " + s.Failure
+	}
+	return line + "\n"
 }
 
 func or(s, otherwise string) string {
