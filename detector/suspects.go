@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/trickle-verify/trickle/drift"
@@ -131,16 +132,29 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 	if err != nil {
 		return out, err
 	}
-	if walked {
-		out.Again, out.Due = append(out.Again, proven...), max(5*out.Due, whileWalked)
-		return out, nil
-	}
-	if rules.Detect.Action == policy.ActionReport {
-		for _, s := range proven {
-			out.Done = append(out.Done, s.Key)
+	if walked || rules.Detect.Action == policy.ActionReport {
+		// What a resync found is its own to correct; the rest is left to the one that walks the table, or only reported.
+		left := 0
+		proven, changes = slices.DeleteFunc(proven, func(s drift.Suspect) bool {
+			if s.ResyncID != "" {
+				return false
+			}
+			left++
+			if walked {
+				out.Again = append(out.Again, s)
+			} else {
+				out.Done = append(out.Done, s.Key)
+			}
+			return true
+		}), slices.DeleteFunc(changes, func(c drift.Change) bool { return c.ResyncID == "" })
+		if walked {
+			out.Due = max(5*out.Due, whileWalked)
+		} else if left > 0 {
+			d.Log.Warn("drift found; detect.action is report, so nothing is corrected", "table", t.Name, "rows", left)
 		}
-		d.Log.Warn("drift found; detect.action is report, so nothing is corrected", "table", t.Name, "rows", len(proven))
-		return out, nil
+		if len(changes) == 0 {
+			return out, nil
+		}
 	}
 	outcomes, err := d.corrector.Correct(ctx, t, changes)
 	if outcomes == nil {

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 )
@@ -193,4 +194,33 @@ func TestPinTakesEffectAtOnce(t *testing.T) {
 	p.settle()
 	p.want(`SELECT v FROM t WHERE id = 7`, "edited")
 	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
+}
+
+// A resync that somebody asks for by hand writes even where the policy only wants reports: rows that only the replica has too, which take a second look.
+func TestAResyncByHandWritesUnderReport(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, strings.Replace(resyncPolicy, "detect: {", "detect: {action: report, ", 1), 500)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id % 100 = 0`)
+	p.exec(p.dst, `INSERT INTO t VALUES (-1, 'extra'), (1000, 'extra')`)
+	p.caughtUp()
+	p.request(entry.Wish{ID: "hand", Scope: entry.Full, Table: "public.t", Reason: "asked for by hand"})
+	p.walk()
+	p.identical()
+	p.want(`SELECT count(*) FROM trickle.corrections WHERE resync_id = 'hand'`, "7")
+}
+
+// While a resync walks the whole table, what it found is corrected beside suspects that are not its own and are left to it.
+func TestAResyncIsNotHeldUpByOtherSuspects(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, resyncPolicy, 500)
+	p.exec(p.dst, `INSERT INTO t VALUES (1000, 'extra')`)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id = 7`)
+	p.caughtUp()
+	p.scan()
+	p.request(entry.Wish{ID: "full", Scope: entry.Full, Table: "public.t", Reason: "test"})
+	p.exec(p.dst, `UPDATE trickle.suspects SET resync_id = 'full' WHERE key = '{1000}'`)
+	p.caughtUp()
+	p.settle()
+	p.want(`SELECT count(*) FROM t WHERE id = 1000`, "0")
+	p.want(`SELECT v FROM t WHERE id = 7`, "edited")
 }
