@@ -14,21 +14,22 @@ import (
 type Signal struct {
 	// ID comes back in the notifications.
 	ID string
-	// Table as the source calls it.
-	Table postgres.Name
+	// Table as the source calls it, in the form that travels: public."Orders".
+	Table string
 	// Filter is the SQL condition that rows have to meet, empty for the whole table; see Filter.
 	Filter string
 }
 
 // Collection is what Debezium calls a table of Postgres: both parts as the catalogue has them, unquoted. It can't take every name apart again, and a signal about one that it
 // can't starts a snapshot of nothing: such a table is refused here.
-func Collection(table postgres.Name) (string, error) {
-	for _, part := range []string{table.Schema, table.Table} {
+func Collection(table string) (string, error) {
+	name := postgres.ParseName(table)
+	for _, part := range []string{name.Schema, name.Table} {
 		if part == "" || strings.ContainsAny(part, ".\"'`") || strings.ContainsFunc(part, space) {
 			return "", fmt.Errorf("Debezium can't snapshot %s: a name with a dot, a quote or a space is beyond its signals; use resync.via: side-channel", table)
 		}
 	}
-	return table.Schema + "." + table.Table, nil
+	return name.Schema + "." + name.Table, nil
 }
 
 func space(r rune) bool { return r <= ' ' || strings.ContainsRune("\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u2028\u2029\u205f\u3000", r) }
