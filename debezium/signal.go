@@ -26,13 +26,16 @@ func Collection(table string) (string, error) {
 	name := postgres.ParseName(table)
 	for _, part := range []string{name.Schema, name.Table} {
 		if part == "" || strings.ContainsAny(part, ".\"'`") || strings.ContainsFunc(part, space) {
-			return "", fmt.Errorf("Debezium can't snapshot %s: a name with a dot, a quote or a space is beyond its signals; use resync.via: side-channel", table)
+			return "", fmt.Errorf("table %s can't be snapshot by Debezium: a name with a dot, a quote or a space is beyond its signals; use resync.via: side-channel", table)
 		}
 	}
 	return name.Schema + "." + name.Table, nil
 }
 
-func space(r rune) bool { return r <= ' ' || strings.ContainsRune("\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u2028\u2029\u205f\u3000", r) }
+// space is what Java takes for white space.
+func space(r rune) bool {
+	return r <= ' ' || strings.ContainsRune("\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u2028\u2029\u205f\u3000", r)
+}
 
 // pattern matches the table's name and no other. Debezium takes names for regular expressions of Java, in which a backslash makes any sign but a letter stand for itself.
 func pattern(collection string) string { return regexp.QuoteMeta(collection) }

@@ -31,6 +31,9 @@ func (t Topics) CursorGroup() string { return t.Pipeline + ".cursors" }
 // DetectorGroup is the consumer group in which the instances of one consumer share the verification.
 func (t Topics) DetectorGroup(consumer string) string { return t.Pipeline + ".detector." + consumer }
 
+// DebeziumGroup is the consumer group in which the instances of one consumer share what a Debezium connector tells.
+func (t Topics) DebeziumGroup(consumer string) string { return t.Pipeline + ".debezium." + consumer }
+
 // maxName keeps "<pipeline>.replies.<consumer>" below Kafka's limit of 249 characters.
 const maxName = 100
 

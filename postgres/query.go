@@ -70,7 +70,7 @@ func (p *params) add(a Arg) string {
 	case p.inline && a == nil:
 		return "NULL"
 	case p.inline:
-		return literal(string(a))
+		return Literal(string(a))
 	}
 	p.args = append(p.args, a)
 	return "$" + strconv.Itoa(len(p.args))

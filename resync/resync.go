@@ -8,6 +8,9 @@
 // in the ledger, so the publisher remembers nothing and any instance goes on after a crash. While the gate is closed or the brake is on, it waits; a
 // range that fails is given back and tried again, later each time, with the reason in the ledger; one that the two sides can't be compared over, or that the
 // publisher goes on refusing, is given up as failed. None keeps another waiting.
+//
+// With resync.via: debezium a connector brings the rows and the sink applies them, and what is left here is to see to that and then to what a snapshot
+// can't do, remove rows: see Snapshots.
 package resync
 
 import (
@@ -79,6 +82,9 @@ type Parts struct {
 	Copier    Copier // nil: every row is written by the Corrector
 	Gate      *gate.Gate
 	Log       *slog.Logger
+	// Debezium and Snapshots are for resyncs that go through a connector; nil where there is no Kafka.
+	Debezium  Debezium
+	Snapshots Snapshots
 	// Policy gives the one in force.
 	Policy func() *policy.Policy
 }
@@ -143,6 +149,10 @@ func (r *Runner) runOnce(ctx context.Context) (bool, error) {
 	if err != nil || len(running) == 0 {
 		return false, err
 	}
+	held, err := r.entrust(ctx, running)
+	if err != nil {
+		return false, err
+	}
 	// Before any message has come, the first word with the publisher tells the gate what time it is at the source.
 	ok, err := r.free(ctx)
 	if err != nil {
@@ -156,10 +166,7 @@ func (r *Runner) runOnce(ctx context.Context) (bool, error) {
 	}
 	var failures []error // of one resync; they keep no other waiting
 	for _, s := range running {
-		r.mu.Lock()
-		later := time.Now().Before(r.failing[s.ID].again)
-		r.mu.Unlock()
-		if later {
+		if held[s.ID] || r.later(s.ID) {
 			continue
 		}
 		worked, err := r.work(ctx, s)
@@ -190,6 +197,13 @@ func (r *Runner) resume(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("confirming copy %d of %s: %w", c.ID, c.Table, err)
 	}
 	return true, nil
+}
+
+// later tells that a resync failed a moment ago.
+func (r *Runner) later(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.failing[id].again)
 }
 
 // free tells whether anything may be written now.
@@ -308,7 +322,11 @@ func (r *Runner) next(ctx context.Context, s entry.Resync, t detector.Table) (bo
 		return false, err
 	}
 	w := walk{Runner: r, resync: s, table: t, piece: piece, whole: r.Copier != nil}
-	if err := w.run(ctx); err != nil {
+	run := w.run
+	if s.Snapshot && r.Debezium != nil {
+		run = w.sweep
+	}
+	if err := run(ctx); err != nil {
 		return false, errors.Join(err, r.Ledger.Drop(context.WithoutCancel(ctx), s.ID, piece.N))
 	}
 	return true, r.Ledger.Finish(ctx, s.ID, w.piece, w.rows)

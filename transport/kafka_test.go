@@ -302,3 +302,44 @@ func TestReplayEndsInAGap(t *testing.T) {
 		t.Errorf("got %v, %v", records, err)
 	}
 }
+
+// How much another program has yet to read is known from what its group committed, and otherwise not known.
+func TestUnread(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	bus := newKafka(t, newCluster(t).ListenAddrs())
+	if err := bus.Ensure(ctx, transport.TopicSpec{Name: "signals", Partitions: 1}, transport.TopicSpec{Name: "other", Partitions: 1}); err != nil {
+		t.Fatal(err)
+	}
+	unread := func(topic string, want int64, wantKnown bool) {
+		t.Helper()
+		if n, known, err := bus.Unread(ctx, "theirs", topic); err != nil || n != want || known != wantKnown {
+			t.Errorf("%s: %d, %t, %v, want %d, %t", topic, n, known, err, want, wantKnown)
+		}
+	}
+	unread("signals", 0, false)
+	send := func(topic string) {
+		t.Helper()
+		if err := bus.SendTo(ctx, 0, transport.Record{Topic: topic, Value: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("signals")
+	reader, err := bus.Group(ctx, "theirs", "signals")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, reader)
+	if _, err := reader.Fetch(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := reader.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	unread("signals", 0, true)
+	send("signals")
+	send("signals")
+	send("other")
+	unread("signals", 2, true)
+	unread("other", 0, false)
+}

@@ -20,10 +20,10 @@ func (k *Kafka) Unread(ctx context.Context, group, topic string) (records int64,
 		committed, err = k.admin.FetchOffsets(ctx, group)
 		return err
 	})
-	switch {
-	case errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.GroupIDNotFound):
-		return 0, false, nil
-	case err != nil:
+	if err != nil {
+		if errors.Is(err, kerr.GroupAuthorizationFailed) || errors.Is(err, kerr.GroupIDNotFound) {
+			err = nil
+		}
 		return 0, false, err
 	}
 	for id, end := range ends {

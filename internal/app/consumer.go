@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/debezium"
 	"github.com/trickle-verify/trickle/detector"
 	"github.com/trickle-verify/trickle/gate"
 	"github.com/trickle-verify/trickle/heartbeat"
@@ -76,9 +77,13 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 	c.detector = detector.New(p, detector.Parts{
 		Replica: rep, Ledger: c.ledger, Asker: c.client, Gate: c.gate, Log: s.Log, Self: w.identity.String(), NewID: newID,
 	})
-	c.resync = resync.New(resync.Parts{
+	parts := resync.Parts{
 		Ledger: c.ledger, Source: c.detector.Source(), Replica: rep, Corrector: c.detector.Corrector(), Copier: rep, Gate: c.gate, Log: s.Log, Policy: c.policy.Load,
-	})
+	}
+	if kafka, ok := w.bus.(debezium.Bus); ok {
+		parts.Debezium, parts.Snapshots = &debezium.Line{Bus: kafka, Group: message.Topics{Pipeline: p.Pipeline}.DebeziumGroup(name), Log: s.Log}, c.ledger
+	}
+	c.resync = resync.New(parts)
 	return c, nil
 }
 
@@ -99,6 +104,11 @@ func (c *consumer) writing() replica.Writing {
 }
 
 func (c *consumer) apply(next *policy.Policy) error {
+	if c.resync.Debezium == nil {
+		if err := withoutKafka(next); err != nil {
+			return err
+		}
+	}
 	c.policy.Store(next)
 	c.gate.Apply(next.Gate)
 	c.detector.Apply(next)
@@ -126,6 +136,7 @@ func (c *consumer) run(ctx context.Context) error {
 	g.Go(func() error {
 		return c.gate.Run(ctx, gate.Inputs{Publisher: c.detector.Source(), Groups: follows(c.bus)})
 	})
+	g.Go(func() error { return c.resync.Listen(ctx) })
 	return ended(ctx, g.Wait())
 }
 
@@ -178,6 +189,14 @@ func (c *consumer) page(metrics http.Handler) status.Page {
 	return status.Page{JSON: func(ctx context.Context) (any, error) { return c.ledger.Report(ctx) }, Metrics: metrics, Log: c.settings.Log}
 }
 
+// withoutKafka refuses a policy that asks for what only Kafka carries.
+func withoutKafka(p *policy.Policy) error {
+	if p.Resync.Via == policy.ViaDebezium {
+		return fmt.Errorf("resync.via: %s goes through Kafka, and this runs without: use %s, or run trickle and trickle-consumer with --brokers", policy.ViaDebezium, policy.ViaSideChannel)
+	}
+	return nil
+}
+
 // Single runs both sides in this process, without Kafka, until the context ends.
 func Single(ctx context.Context, s Settings) error {
 	var st stack
@@ -188,6 +207,9 @@ func Single(ctx context.Context, s Settings) error {
 	}
 	if p.Gate.Group != "" {
 		return fmt.Errorf("gate.group names consumer group %s, and without Kafka there is none to follow: leave it out of %s, or run trickle run and trickle-consumer run with --brokers", p.Gate.Group, s.PolicyFile)
+	}
+	if err := withoutKafka(p); err != nil {
+		return err
 	}
 	source, sourceID, err := s.openSource(ctx, &st)
 	if err != nil {

@@ -44,6 +44,8 @@ type pair struct {
 	policy         *policy.Policy
 	beat           *beat
 	sent           []*tricklepb.Envelope
+	// connector is the way to Debezium, where the policy wants one.
+	connector resync.Debezium
 
 	mu      sync.Mutex
 	samples []cursor.Sample
@@ -163,7 +165,7 @@ func (p *pair) wire() {
 	})
 	p.resync = resync.New(resync.Parts{
 		Ledger: p.ledger, Source: p.detector.Source(), Replica: p.replica, Corrector: p.detector.Corrector(), Copier: p.replica, Gate: g, Log: log,
-		Policy: func() *policy.Policy { return p.policy },
+		Debezium: p.connector, Snapshots: p.ledger, Policy: func() *policy.Policy { return p.policy },
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,15 +35,7 @@ func (p *pair) count(kinds map[string]int) {
 // walk lets resyncs and suspects go on until no resync is running.
 func (p *pair) walk() {
 	p.t.Helper()
-	ctx, cancel := context.WithCancel(p.t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := p.resync.Run(ctx); err != nil {
-			p.t.Error(err)
-		}
-	}()
-	defer func() { cancel(); <-done }()
+	defer p.run()()
 	deadline := time.Now().Add(60 * time.Second)
 	for p.value(p.dst, `SELECT count(*) FROM trickle.resyncs WHERE state = 'running'`) != "0" {
 		if time.Now().After(deadline) {
@@ -53,6 +46,20 @@ func (p *pair) walk() {
 			p.t.Fatal(err)
 		}
 	}
+}
+
+// run starts whatever works on resyncs, and returns what ends it at once.
+func (p *pair) run() (kill func()) {
+	ctx, cancel := context.WithCancel(p.t.Context())
+	var wg sync.WaitGroup
+	for _, part := range []func(context.Context) error{p.resync.Run, p.resync.Listen} {
+		wg.Go(func() {
+			if err := part(ctx); err != nil {
+				p.t.Error(err)
+			}
+		})
+	}
+	return func() { cancel(); wg.Wait() }
 }
 
 func (p *pair) request(w entry.Wish) {
