@@ -23,6 +23,16 @@ type Bus interface {
 // signalRetention bounds how long a signal can wait for its connector: one that is set up anew reads all that the topic holds.
 const signalRetention = 24 * time.Hour
 
+// SignalTopic is where a connector reads its signals.
+func SignalTopic(to policy.Debezium) transport.TopicSpec {
+	return transport.TopicSpec{Name: to.SignalTopic, Partitions: 1, Retention: signalRetention}
+}
+
+// NotificationTopic is where a connector says what became of them. It makes the topic itself if nobody else did.
+func NotificationTopic(to policy.Debezium) transport.TopicSpec {
+	return transport.TopicSpec{Name: to.NotificationTopic, Partitions: 1}
+}
+
 // Line is the way to connectors and back.
 type Line struct {
 	Bus Bus
@@ -33,7 +43,7 @@ type Line struct {
 
 // Prepare sees to it that signals have a topic.
 func (l *Line) Prepare(ctx context.Context, to policy.Debezium) error {
-	if err := l.Bus.Ensure(ctx, transport.TopicSpec{Name: to.SignalTopic, Partitions: 1, Retention: signalRetention}); err != nil {
+	if err := l.Bus.Ensure(ctx, SignalTopic(to)); err != nil {
 		return fmt.Errorf("the topic of Debezium's signals: %w", err)
 	}
 	return nil
@@ -60,7 +70,7 @@ func (l *Line) Unread(ctx context.Context, to policy.Debezium) (bool, error) {
 
 // Listen opens the notifications of a connector: those that were not committed yet, and all that come.
 func (l *Line) Listen(ctx context.Context, to policy.Debezium) (*Listener, error) {
-	if err := l.Bus.Ensure(ctx, transport.TopicSpec{Name: to.NotificationTopic, Partitions: 1}); err != nil {
+	if err := l.Bus.Ensure(ctx, NotificationTopic(to)); err != nil {
 		return nil, fmt.Errorf("the topic of Debezium's notifications: %w", err)
 	}
 	reader, err := l.Bus.Group(ctx, l.Group, to.NotificationTopic)

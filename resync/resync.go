@@ -149,9 +149,9 @@ func (r *Runner) runOnce(ctx context.Context) (bool, error) {
 	if err != nil || len(running) == 0 {
 		return false, err
 	}
-	held, err := r.entrust(ctx, running)
-	if err != nil {
-		return false, err
+	held, failed := r.entrust(ctx, running)
+	if held == nil && failed != nil {
+		return false, failed
 	}
 	// Before any message has come, the first word with the publisher tells the gate what time it is at the source.
 	ok, err := r.free(ctx)
@@ -160,11 +160,11 @@ func (r *Runner) runOnce(ctx context.Context) (bool, error) {
 	}
 	if !ok {
 		if _, err := r.Source.Table(ctx, running[0].Table, 0); err != nil {
-			return false, r.failed(ctx, running[0], err)
+			return false, errors.Join(failed, r.failed(ctx, running[0], err))
 		}
-		return false, nil
+		return false, failed
 	}
-	var failures []error // of one resync; they keep no other waiting
+	failures := []error{failed} // of one resync; they keep no other waiting
 	for _, s := range running {
 		if held[s.ID] || r.later(s.ID) {
 			continue

@@ -1,9 +1,12 @@
 package app
 
 import (
+	"slices"
 	"time"
 
+	"github.com/trickle-verify/trickle/debezium"
 	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -46,6 +49,24 @@ func DetectorNeeds(pipeline, consumer string) Needs {
 			{Resource: transport.Group, Name: t.DetectorGroup(consumer), Operations: []transport.Operation{transport.Read}, Why: "to share the work with other instances"},
 		},
 	}
+}
+
+// DebeziumNeeds lists what a detector uses beside that when its resyncs go through a connector.
+func DebeziumNeeds(p *policy.Policy, consumer string) Needs {
+	to := p.Resync.Debezium
+	return Needs{
+		Topics: []transport.TopicSpec{debezium.SignalTopic(to), debezium.NotificationTopic(to)},
+		Rights: []transport.Right{
+			may(to.SignalTopic, "to ask Debezium for a snapshot", transport.Write),
+			may(to.NotificationTopic, "to hear what became of it", transport.Read),
+			{Resource: transport.Group, Name: message.Topics{Pipeline: p.Pipeline}.DebeziumGroup(consumer), Operations: []transport.Operation{transport.Read}, Why: "to share what Debezium says with other instances"},
+		},
+	}
+}
+
+// and joins what two parts of a side need.
+func (n Needs) and(o Needs) Needs {
+	return Needs{Topics: slices.Concat(n.Topics, o.Topics), Rights: slices.Concat(n.Rights, o.Rights)}
 }
 
 func verifyTopic(t message.Topics) transport.TopicSpec {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -32,6 +33,8 @@ func TestTheRightsInTheDocumentsAreThoseThatAreNeeded(t *testing.T) {
 	}
 	check(PublisherNeeds("orders"), "User:trickle")
 	check(DetectorNeeds("orders", "cache"), "User:trickle-cache")
+	through := &policy.Policy{Pipeline: "orders", Resync: policy.Resync{Debezium: policy.Debezium{SignalTopic: "shop-signal", NotificationTopic: "shop-notifications"}}}
+	check(DebeziumNeeds(through, "cache"), "User:trickle-cache")
 	for line := range seen {
 		if !strings.Contains(string(text), "    "+line+"\n") {
 			t.Errorf("docs/security.md lacks: %s", line)
