@@ -29,11 +29,16 @@ type fake struct {
 	slot    postgres.Slot
 	missing bool
 	standby bool
+	still   bool // the log does not grow
 	err     error
 }
 
 func (f *fake) Tip(context.Context) (postgres.Tip, error) {
-	return postgres.Tip{At: time.Now(), LSN: uint64(time.Since(f.began) / time.Second), Timeline: 1, Standby: f.standby}, f.err
+	end := uint64(time.Since(f.began) / time.Second)
+	if f.still {
+		end = 0
+	}
+	return postgres.Tip{At: time.Now(), LSN: end, Timeline: 1, Standby: f.standby}, f.err
 }
 
 func (f *fake) Slot(context.Context, string) (postgres.Slot, bool, error) {
