@@ -167,7 +167,8 @@ func (g *Gate) onto(timeline uint32, at time.Time) {
 	}
 	if g.line.highest != 0 {
 		g.line.since = at
-		g.path.through, g.marks = time.Time{}, marks{} // they were of the server before
+		g.path.forget() // it was of the server before
+		g.marks = marks{}
 	}
 	g.line.highest = timeline
 }

@@ -14,6 +14,9 @@ const (
 	every = 2 * time.Second
 	// within is how old the last word about them may be. It leaves room for a publisher that is busy with longer answers.
 	within = 15 * time.Second
+	// settling is how long what was confirmed is left alone before it counts as being in the topics. Debezium confirms by the newest record that a broker has
+	// acknowledged, while one from before it may still be on its way to another broker.
+	settling = 5 * time.Second
 	// patience is how long one question to the publisher is kept up; it is repeated meanwhile.
 	patience = time.Minute
 )
@@ -70,7 +73,24 @@ type pathView struct {
 	at      time.Time // when the last answer came; zero: none yet
 	through time.Time // the latest there was
 	reason  string
+	told    []told    // not settled yet, oldest first
+	settled time.Time // the latest through that was told long enough ago
 }
+
+// told is a time through which everything has been confirmed, and when that was heard.
+type told struct{ at, through time.Time }
+
+// settle gives the latest time through which everything has been in the topics for certain.
+func (v *pathView) settle(now time.Time) time.Time {
+	for len(v.told) > 0 && now.Sub(v.told[0].at) >= settling {
+		v.settled = latest(v.settled, v.told[0].through)
+		v.told = v.told[1:]
+	}
+	return v.settled
+}
+
+// forget takes back all that was told about times of the source's clock.
+func (v *pathView) forget() { v.through, v.told, v.settled = time.Time{}, nil, time.Time{} }
 
 // groupView is what was last read about the group.
 type groupView struct {
@@ -125,11 +145,12 @@ func (g *Gate) ask(ctx context.Context, publisher Publisher) {
 	case p.Timeline != 0 && p.Timeline != g.line.highest: // overtaken by a failover
 	default:
 		if g.path.through.After(p.Clock) {
-			g.path.through = time.Time{} // the source's clock was set back
+			g.path.forget() // the source's clock was set back
 			g.marks.rewind(p.Clock)
 		}
 		if p.Through.After(g.path.through) {
 			g.path.through = p.Through
+			g.path.told = append(g.path.told, told{g.parts.Now(), p.Through})
 		}
 		g.path.at, g.path.reason = g.parts.Now(), p.Reason
 	}
@@ -147,7 +168,8 @@ func (g *Gate) read(ctx context.Context, groups Groups) {
 			g.marks = marks{}
 		}
 		// The time is taken before the ends are read: whatever it covers is in the topics by then.
-		next.at, next.through = g.parts.Now(), g.path.through
+		next.at = g.parts.Now()
+		next.through = g.path.settle(next.at)
 	})
 	if !ok {
 		return

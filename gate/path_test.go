@@ -138,7 +138,7 @@ func TestUnknownMeansClosed(t *testing.T) {
 			settled := func(when string) {
 				t.Helper()
 				s := p.g.Check(t.Context())
-				if !s.Open || s.Reason != "" || s.By != "" || s.Lag < 0 || s.Lag > 5*second || s.Source.Sub(s.Through) > 5*second {
+				if !s.Open || s.Reason != "" || s.By != "" || s.Lag < 0 || s.Lag > 12*second || s.Source.Sub(s.Through) > 12*second || s.Source.Sub(s.Through) < 5*second { // what was confirmed is left to settle
 					t.Errorf("%s, %s: %+v", name, when, s)
 				}
 			}
@@ -177,12 +177,12 @@ func TestFailoverBySlotAndGroup(t *testing.T) {
 		p.change(func() { p.groupHeld = time.Since(p.began) })
 		time.Sleep(3 * second)
 		p.change(func() { p.timeline = 2 })
-		time.Sleep(5 * second)
+		time.Sleep(12 * second)
 		if s := p.g.Check(t.Context()); s.Open || s.By != gate.ByTimeline || !strings.Contains(s.Reason, "has not come through to the sink yet") {
 			t.Errorf("before the sink got there: %+v", s)
 		}
 		p.change(func() { p.groupHeld = -1 })
-		time.Sleep(5 * second)
+		time.Sleep(12 * second)
 		if s := p.g.Check(t.Context()); !s.Open {
 			t.Errorf("after: %s", s.Reason)
 		}
@@ -200,7 +200,7 @@ func TestSlotAndGroupBesideTheHeartbeat(t *testing.T) {
 		ago         time.Duration // what is known to be applied, give or take
 	}{
 		"all is well, the heartbeat is the least": {"cdc", "sink", func(*pipeline) {}, "", 25 * second},
-		"slot and group are the least":            {"cdc", "sink", func(p *pipeline) { p.groupHeld = 62 * second }, gate.ByGroup, 40 * second},
+		"slot and group are the least":            {"cdc", "sink", func(p *pipeline) { p.groupHeld = 62 * second }, gate.ByGroup, 46 * second},
 		"a slot":                                  {"cdc", "", func(*pipeline) {}, "", 25 * second},
 		"a slot that nobody reads":                {"cdc", "", func(p *pipeline) { p.reason = "nobody reads it" }, gate.BySlot, 25 * second},
 		"a group":                                 {"", "sink", func(p *pipeline) { p.g.Heard(time.Now().Add(time.Hour), 1) }, "", 25 * second},
