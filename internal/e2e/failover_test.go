@@ -52,6 +52,20 @@ func TestPublisherLivesThroughAFailover(t *testing.T) {
 	})
 
 	policy := writeFile(t, "policy.yaml", failoverPolicy)
+	for name, c := range map[string]struct {
+		source, primary string
+		words           []string
+	}{
+		"no primary for the heartbeat": {source: standby.DSN("shop"), words: []string{"the heartbeat can't be written on a standby", "TRICKLE_PRIMARY_DSN"}},
+		"a standby for the primary":    {source: primary.DSN("shop"), primary: standby.DSN("shop"), words: []string{"is a standby itself", "--primary or TRICKLE_PRIMARY_DSN"}},
+	} {
+		code, stdout, stderr := run(t, trickle("run", "--policy", policy, "--source", c.source, "--primary", c.primary, "--replica", replica.dsn, "--listen", ""))
+		for _, word := range c.words {
+			if code != 2 || stdout != "" || !strings.Contains(stderr, word) {
+				t.Errorf("%s: it ends with %d and does not say %q: %s", name, code, word, stderr)
+			}
+		}
+	}
 	hosts := fmt.Sprintf("postgres://postgres@%s,%s/shop?sslmode=disable&target_session_attrs=", standby.Address(), primary.Address())
 	p := start(t, trickle("run", "--policy", policy, "--source", hosts+"prefer-standby", "--primary", hosts+"read-write", "--replica", replica.dsn, "--listen", "",
 		"--cursor-file", t.TempDir()+"/cursors.json"))

@@ -155,6 +155,8 @@ func TestBadInput(t *testing.T) {
 		"no permission on the schema":          {single(only("other.secret"), "--source", as(t, d.src.dsn, "reader", "")), 2, []string{"other.secret", "GRANT USAGE ON SCHEMA"}},
 		"no permission on the table":           {single(only("public.secret"), "--source", as(t, d.src.dsn, "reader", "")), 2, []string{"public.secret", "GRANT SELECT ON"}},
 		"both sides are one database":          {single(d.policy, "--replica", d.src.dsn), 2, []string{"same database", "--source", "--replica"}},
+		"a primary of something else":          {single(d.policy, "--primary", d.dst.dsn), 2, []string{"no standby of it", "--primary", "TRICKLE_PRIMARY_DSN"}},
+		"wrong port of the primary":            {single(d.policy, "--primary", moved), 2, []string{"primary", nowhere, "can't be reached", "--primary"}},
 		"wrong port":                           {single(d.policy, "--source", moved), 2, []string{"source", nowhere, "can't be reached", "--source"}},
 		"wrong database":                       {single(d.policy, "--replica", server.DSN("missing")), 2, []string{"replica", `"missing"`, "--replica"}},
 		"wrong password":                       {single(d.policy, "--source", as(t, d.src.dsn, "locked", "wrong")), 2, []string{"source", `"locked"`, "password", "--source"}},
