@@ -54,6 +54,17 @@ func newServers(t *testing.T, major int, settings map[string]string, statements 
 	return s
 }
 
+// onEach runs a test with the installed version and with 18, in which some of this has been written anew.
+func onEach(t *testing.T, fn func(t *testing.T, major int)) {
+	t.Helper()
+	for name, major := range map[string]int{"installed": 0, "18": 18} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fn(t, major)
+		})
+	}
+}
+
 // as connects to a server as the reader.
 func (s servers) as(t *testing.T, user string, server *testbed.Postgres) *pgxpool.Pool {
 	t.Helper()
@@ -88,7 +99,7 @@ func eventually(t *testing.T, pool *pgxpool.Pool, question string, args ...any) 
 // A read says which history it is of: on a primary, on a standby of it, and on that standby once it is promoted, before its first checkpoint.
 func TestTimeline(t *testing.T) {
 	t.Parallel()
-	for _, major := range []int{0} {
+	onEach(t, func(t *testing.T, major int) {
 		s := newServers(t, major, nil, `CREATE TABLE t (id int PRIMARY KEY)`)
 		l := describe(t, s.there, "public.t", postgres.Rules{})
 		at := func(pool *pgxpool.Pool) (at postgres.At) {
@@ -100,14 +111,14 @@ func TestTimeline(t *testing.T) {
 			return at
 		}
 		if at := at(s.there); at.Standby || at.Timeline != 1 {
-			t.Errorf("%d: the primary: %+v", major, at)
+			t.Errorf("the primary: %+v", at)
 		}
 		if at := at(s.here); !at.Standby || at.Timeline != 1 {
-			t.Errorf("%d: the standby: %+v", major, at)
+			t.Errorf("the standby: %+v", at)
 		}
 		plain := s.as(t, reader, s.standby)
 		if at := at(plain); !at.Standby || at.Timeline != 0 {
-			t.Errorf("%d: the standby, to whoever may not see its receiver: %+v", major, at)
+			t.Errorf("the standby, to whoever may not see its receiver: %+v", at)
 		}
 		plain.Close()
 		through := openThrough(t, s.standby.DSN("shop"))
@@ -118,18 +129,18 @@ func TestTimeline(t *testing.T) {
 			t.Fatal(err)
 		}
 		if at := at(s.as(t, reader, s.standby)); at.Standby || at.Timeline != 2 {
-			t.Errorf("%d: the promoted standby: %+v", major, at)
+			t.Errorf("the promoted standby: %+v", at)
 		}
 		// Connections that are made now lead to a primary, which a pool has to be meant for.
 		s.here.Reset()
 		if err := s.here.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "restart once the failover is over") {
-			t.Errorf("%d: a pool that is not to follow: %v", major, err)
+			t.Errorf("a pool that is not to follow: %v", err)
 		}
 		through.Reset()
 		if at := at(through); at.Standby || at.Timeline != 2 {
-			t.Errorf("%d: a pool that follows: %+v", major, at)
+			t.Errorf("a pool that follows: %+v", at)
 		}
-	}
+	})
 }
 
 // from refetches through a source that may ask a primary.
@@ -152,7 +163,12 @@ const table = `CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT
 // Trap: CDC has delivered what the standby has not replayed.
 func TestRefetchWaitsForTheStandbyToReplay(t *testing.T) {
 	t.Parallel()
-	s := newServers(t, 0, nil, table)
+	onEach(t, refetchWaitsForTheStandbyToReplay)
+}
+
+func refetchWaitsForTheStandbyToReplay(t *testing.T, major int) {
+	t.Helper()
+	s := newServers(t, major, nil, table)
 	l := describe(t, s.there, "public.t", postgres.Rules{})
 	source := postgres.NewStandbySource(s.here, s.there)
 	var before time.Time
@@ -306,7 +322,12 @@ func openThrough(t *testing.T, dsn string) *pgxpool.Pool {
 // A read that is in the way of replay is cancelled there, and tried again.
 func TestReadCancelledByReplayIsTriedAgain(t *testing.T) {
 	t.Parallel()
-	s := newServers(t, 0, map[string]string{"max_standby_streaming_delay": "0", "hot_standby_feedback": "off"}, table)
+	onEach(t, readCancelledByReplayIsTriedAgain)
+}
+
+func readCancelledByReplayIsTriedAgain(t *testing.T, major int) {
+	t.Helper()
+	s := newServers(t, major, map[string]string{"max_standby_streaming_delay": "0", "hot_standby_feedback": "off"}, table)
 	l := describe(t, s.there, "public.t", postgres.Rules{})
 	for name, read := range map[string]func(source *postgres.Source, fn func(*pgconn.PgConn, postgres.At) error) error{
 		"read": func(source *postgres.Source, fn func(*pgconn.PgConn, postgres.At) error) error {
@@ -351,7 +372,12 @@ func TestReadCancelledByReplayIsTriedAgain(t *testing.T) {
 // A standby's horizon is as good as a primary's: no transaction below it is yet to be seen, however many subtransactions it has.
 func TestHorizonOfAStandby(t *testing.T) {
 	t.Parallel()
-	s := newServers(t, 0, nil, table)
+	onEach(t, horizonOfAStandby)
+}
+
+func horizonOfAStandby(t *testing.T, major int) {
+	t.Helper()
+	s := newServers(t, major, nil, table)
 	l := describe(t, s.there, "public.t", postgres.Rules{})
 	tx, err := s.there.Begin(t.Context())
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -47,14 +48,70 @@ func (p *Postgres) StartStandby(ctx context.Context, opts StandbyOptions) (*Post
 	return s, nil
 }
 
-// copyFrom fills the data folder with a base backup.
+// copyFrom fills the data folder with a base backup. Where there is no pg_basebackup, as in the installation that npm serves, the files are copied one by one.
 func (p *Postgres) copyFrom(ctx context.Context, primary *Postgres, name string) error {
 	program := "pg_basebackup"
-	if _, err := os.Stat(filepath.Join(p.binaries, program)); err != nil {
-		return fmt.Errorf("a standby needs %s, which %s does not hold: set PG_BIN to a complete Postgres installation", program, p.binaries)
-	}
 	source := fmt.Sprintf("host=%s port=%d user=%s application_name=%s", primary.base, primary.port, superuser, name)
+	if _, err := os.Stat(filepath.Join(p.binaries, program)); err != nil {
+		return p.copyFiles(ctx, primary, source)
+	}
 	return p.run(ctx, program, "-d", source, "-D", p.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+}
+
+// copyFiles is a base backup by hand. The log is not copied: the standby streams it from where the backup began.
+func (p *Postgres) copyFiles(ctx context.Context, primary *Postgres, source string) (err error) {
+	conn, err := pgx.Connect(ctx, primary.SocketDSN(superuser))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	if _, err := conn.Exec(ctx, "SELECT pg_backup_start('testbed', true)"); err != nil {
+		return fmt.Errorf("copy %s: %w", primary.data, err)
+	}
+	err = filepath.WalkDir(primary.data, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a temporary file
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(primary.data, path)
+		if err != nil {
+			return err
+		}
+		switch to := filepath.Join(p.data, rel); {
+		case d.IsDir():
+			return p.own(to)
+		case !d.Type().IsRegular() || d.Name() == "postmaster.pid" || filepath.Dir(rel) == "pg_wal" || filepath.Dir(rel) == "pg_replslot":
+			return nil
+		default:
+			text, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return errors.Join(err, p.put(to, text))
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", primary.data, err)
+	}
+	var label string
+	if err := conn.QueryRow(ctx, "SELECT labelfile FROM pg_backup_stop(false)").Scan(&label); err != nil {
+		return fmt.Errorf("copy %s: %w", primary.data, err)
+	}
+	own, err := os.ReadFile(filepath.Join(p.data, "postgresql.auto.conf"))
+	return errors.Join(err,
+		p.put(filepath.Join(p.data, "postgresql.auto.conf"), fmt.Appendf(own, "primary_conninfo = '%s'\n", source)),
+		p.put(filepath.Join(p.data, "backup_label"), []byte(label)),
+		p.put(filepath.Join(p.data, "standby.signal"), nil))
+}
+
+// put writes a file that belongs to the server's account.
+func (p *Postgres) put(path string, text []byte) error {
+	if err := os.WriteFile(path, text, 0o600); err != nil || p.account == nil {
+		return err
+	}
+	return os.Chown(path, int(p.account.uid), int(p.account.gid))
 }
 
 // SetSynchronousStandby makes commits wait for the named standby and returns once it is in step; an empty name makes them wait for none.
