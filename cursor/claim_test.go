@@ -3,10 +3,13 @@ package cursor_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"maps"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -186,4 +189,56 @@ func contest(t *rapid.T, compacting bool) {
 			p.compact(rapid.Int64Range(0, p.next).Draw(t, "up to"))
 		}
 	}
+}
+
+// A share that another has claimed, though the group has it as ours, begins a new term, so that it is taken over anew: what we went on saving under
+// a claim that has passed would count for nothing.
+func TestAShareThatAnotherClaimedIsTakenOverAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		p := &partition{truth: map[string]uint64{}, accepted: map[string]map[string]uint64{}, strayed: map[string]bool{}, between: func() {}}
+		open := func(name string) *cursor.Topic {
+			topic, err := cursor.OpenTopic(ctx, p, cursor.TopicOptions{Name: "c", Owner: name, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := topic.Load(ctx, 0); err != nil {
+				t.Fatal(err)
+			}
+			return topic
+		}
+		term := func(topic *cursor.Topic) uint64 {
+			shares, err := topic.Shares()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return shares.Mine[0]
+		}
+		ours := open("ours")
+		was := term(ours)
+		if _, err := ours.Follow(ctx); err != nil || term(ours) != was {
+			t.Errorf("the term changed to %d for nothing, %v", term(ours), err)
+		}
+		open("theirs")
+		time.Sleep(time.Minute)
+		if _, err := ours.Follow(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if term(ours) == was {
+			t.Error("it goes on under a claim that has passed")
+		}
+		change := cursor.Change{Tables: []cursor.Table{{Name: "a", Cycle: 1}}}
+		if err := ours.Save(ctx, 0, change); !errors.Is(err, cursor.ErrNotMine) {
+			t.Errorf("saved before it was taken over anew: %v", err)
+		}
+		if _, err := ours.Load(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+		save(t, only{ours}, change)
+		state, owners, err := cursor.ReadTopic(ctx, p, cursor.TopicOptions{Name: "c", Log: slog.New(slog.DiscardHandler)})
+		if err != nil || state.Tables["a"].Cycle != 1 || len(owners) != 1 || owners[0].Owner != "ours" {
+			t.Errorf("read %+v of %v, %v", state, owners, err)
+		}
+	})
 }

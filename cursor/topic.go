@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -64,17 +65,6 @@ type holding struct {
 
 // OpenTopic creates the topic if need be and joins the group. Close it after use.
 func OpenTopic(ctx context.Context, bus Bus, o TopicOptions) (*Topic, error) {
-	t, err := newTopic(ctx, bus, o)
-	if err != nil {
-		return nil, err
-	}
-	if t.owning, err = bus.Own(ctx, o.Group, o.Name); err != nil {
-		return nil, fmt.Errorf("sharing cursors: %w", err)
-	}
-	return t, nil
-}
-
-func newTopic(ctx context.Context, bus Bus, o TopicOptions) (*Topic, error) {
 	spec := transport.TopicSpec{Name: o.Name, Partitions: o.Partitions, Compacted: true}
 	if err := bus.Ensure(ctx, spec); err != nil {
 		return nil, fmt.Errorf("opening cursors: %w", err)
@@ -83,7 +73,11 @@ func newTopic(ctx context.Context, bus Bus, o TopicOptions) (*Topic, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening cursors: %w", err)
 	}
-	return &Topic{bus: bus, options: o, count: count, held: map[int]*holding{}, usurped: map[int]uint64{}, board: new(page)}, nil
+	owning, err := bus.Own(ctx, o.Group, o.Name)
+	if err != nil {
+		return nil, fmt.Errorf("sharing cursors: %w", err)
+	}
+	return &Topic{bus: bus, options: o, count: count, owning: owning, held: map[int]*holding{}, usurped: map[int]uint64{}, board: new(page)}, nil
 }
 
 // Close leaves the group; every Save was durable when it returned.
@@ -314,13 +308,17 @@ type Owner struct {
 
 // ReadTopic returns what all shares hold together, and who claimed them last. It takes nothing over.
 func ReadTopic(ctx context.Context, bus Bus, o TopicOptions) (State, []Owner, error) {
-	t, err := newTopic(ctx, bus, o)
-	if err != nil {
-		return State{}, nil, err
+	count, err := bus.Partitions(ctx, o.Name)
+	if errors.Is(err, transport.ErrNoTopic) {
+		return gather(nil), []Owner{}, nil // no publisher has run yet
 	}
+	if err != nil {
+		return State{}, nil, fmt.Errorf("reading cursors: %w", err)
+	}
+	t := &Topic{bus: bus, options: o}
 	var shares []State
 	owners := []Owner{}
-	for share := range t.count {
+	for share := range count {
 		p := new(page)
 		if err := t.read(ctx, share, p); err != nil {
 			return State{}, nil, err

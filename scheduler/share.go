@@ -11,8 +11,10 @@ import (
 	"github.com/trickle-verify/trickle/cursor"
 )
 
-// followEvery is how often it is looked up what other publishers have to tell.
-const followEvery = time.Second
+const (
+	followEvery = time.Second      // how often it is looked up what other publishers have to tell
+	longestCut  = 30 * time.Second // that a publisher waits for others to cut their part of a table
+)
 
 // share is a part of the work that is ours.
 type share struct {
@@ -137,6 +139,7 @@ func (s *Scheduler) settle(ctx context.Context) error {
 				continue
 			}
 			sp := newSpan(t, p, n, h.stored)
+			sp.begun = time.Now()
 			if told, ok := s.board.Report(p, n); ok && sp.fresh { // it had begun, and what was stored of it is lost
 				sp.state.Cycle = max(sp.state.Cycle, told.Cycle)
 			}
@@ -222,6 +225,24 @@ func (s *Scheduler) ranges(p cursor.Plan, n int) int {
 		return r.Ranges
 	}
 	return max(1, int(p.Rows)/max(1, s.policy.RangeRows*len(p.Spans)))
+}
+
+// cut tells whether every span of a table is cut into ranges, so that messages can say how many there are. An owner who can't cut his keeps nobody
+// waiting for long; the lock is held.
+func (s *Scheduler) cut(sp *span, now time.Time) bool {
+	if now.Sub(sp.begun) > longestCut {
+		return true
+	}
+	for n, piece := range sp.plan.Spans {
+		if own := s.spans[spanID{piece.Share, sp.table.name}]; own != nil {
+			if len(own.chain) == 0 && own.failure == "" {
+				return false
+			}
+		} else if _, ok := s.board.Report(sp.plan, n); !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // over tells whether a cycle is over in every span of a table; the lock is held.

@@ -106,7 +106,7 @@ func TestThreePublishersScanATableThreeTimesAsFast(t *testing.T) {
 	took := func(publishers int) (took time.Duration) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(map[string]int{"public.a": 120})
-			f.took = time.Second
+			f.took, f.guess = time.Second, 9
 			c := newCrew(t, f, "schedule: {cycle: 1s}")
 			var crew []*member
 			for range publishers {

@@ -47,8 +47,9 @@ type span struct {
 	table  *table
 	share  int
 	plan   cursor.Plan
-	number int  // within the plan
-	fresh  bool // nothing of this plan was stored: its first cycle is yet to begin
+	number int       // within the plan
+	begun  time.Time // when we took it up
+	fresh  bool      // nothing of this plan was stored: its first cycle is yet to begin
 	state  cursor.Table
 	chain  []cursor.Range // in key order; none: to be planned
 	stale  []cursor.Range // stored ranges that are no part of the chain

@@ -55,8 +55,10 @@ func (s *Scheduler) runOnce(ctx context.Context) (Result, error) {
 	if sp == nil {
 		return next, nil
 	}
-	if err := s.prepare(ctx, sp, now); err != nil {
+	if cut, err := s.prepare(ctx, sp, now); err != nil {
 		return s.fail(ctx, sp, err)
+	} else if cut {
+		return Result{Scanned: true}, nil // its table may have others that are to be cut first
 	}
 	return s.scan(ctx, sp)
 }
@@ -188,6 +190,8 @@ func (s *Scheduler) pick(now time.Time) (*span, Result) {
 			}
 		case sp.idle() && !s.over(sp.plan, sp.state.Cycle):
 			idle.Reason = "waiting for the other publishers to end the cycle"
+		case len(sp.chain) > 0 && !s.cut(sp, now):
+			idle.Reason = "waiting for the other publishers to cut their part of a table"
 		case best == nil || sp.ahead(now, cycle) < best.ahead(now, cycle):
 			best = sp
 		}
@@ -199,8 +203,8 @@ func (s *Scheduler) pick(now time.Time) (*span, Result) {
 	return best, idle
 }
 
-// prepare makes sure that a span has ranges and a cycle in which some are left.
-func (s *Scheduler) prepare(ctx context.Context, sp *span, now time.Time) error {
+// prepare makes sure that a span has ranges and a cycle in which some are left, and tells whether it had to cut it into ranges.
+func (s *Scheduler) prepare(ctx context.Context, sp *span, now time.Time) (cut bool, err error) {
 	s.mu.Lock()
 	chain, stale, state, next := sp.chain, sp.stale, sp.state, sp.idle()
 	s.mu.Unlock()
@@ -208,10 +212,10 @@ func (s *Scheduler) prepare(ctx context.Context, sp *span, now time.Time) error 
 	if len(chain) == 0 {
 		planned, err := s.scanner.Plan(ctx, sp.table.name, sp.bounds())
 		if err != nil {
-			return fmt.Errorf("planning the ranges: %w", err)
+			return false, fmt.Errorf("planning the ranges: %w", err)
 		}
 		if chain, err = sp.adopt(planned, sp.bounds(), now); err != nil {
-			return fmt.Errorf("planning the ranges: %w", err)
+			return false, fmt.Errorf("planning the ranges: %w", err)
 		}
 		for i := range chain {
 			chain[i].Cycle = 0
@@ -224,15 +228,15 @@ func (s *Scheduler) prepare(ctx context.Context, sp *span, now time.Time) error 
 		change.Tables = []cursor.Table{state}
 	}
 	if len(change.Ranges)+len(change.Removed)+len(change.Tables) == 0 {
-		return nil
+		return false, nil
 	}
 	if err := s.save(ctx, sp.share, change); err != nil {
-		return err
+		return false, err
 	}
 	s.mu.Lock()
 	sp.begin(chain, state)
 	s.mu.Unlock()
-	return s.tell(ctx)
+	return len(change.Ranges) > 0, s.tell(ctx)
 }
 
 // scan has one range scanned and remembers what came of it.
