@@ -115,7 +115,7 @@ func (f *filler) snapshot(ctx context.Context) (err error) {
 	if err := bus.Send(ctx, signal); err != nil {
 		return err
 	}
-	bound, cancel := context.WithTimeout(ctx, 30*time.Minute)
+	bound, cancel := context.WithTimeout(ctx, 3*time.Hour)
 	defer cancel()
 	return f.await(bound, "SELECT EXISTS (SELECT FROM "+ordered+" WHERE id = $1)", last)
 }

@@ -33,7 +33,7 @@ const (
 const (
 	resyncData     = "resync"
 	resyncPipeline = "bench"
-	debeziumRounds = 2 // it takes long
+	debeziumRounds = 1 // it takes long: minutes for each million rows
 )
 
 // The publisher's table is quiet and is scanned once a day; nothing is corrected but by the resyncs that are asked for here.
@@ -183,7 +183,7 @@ func (f *filler) log(command string) string { return filepath.Join(f.folder, com
 
 // await polls the replica until a query says true. That there is no row, or no table, yet is no error.
 func (f *filler) await(ctx context.Context, sql string, args ...any) error {
-	bound, cancel := context.WithTimeout(ctx, time.Hour)
+	bound, cancel := context.WithTimeout(ctx, 3*time.Hour)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trickle-verify/trickle/digest"
@@ -18,8 +17,7 @@ import (
 // Source is the other side as the side channel shows it. It believes only the pinned source, and only answers about the schema that the replica is
 // fitted to. It is safe for concurrent use.
 type Source struct {
-	parts    Parts
-	unpacker *zstd.Decoder // for streams
+	parts Parts
 
 	mu      sync.Mutex
 	tables  map[string]Table
@@ -65,7 +63,7 @@ func (e *OutdatedError) Error() string {
 
 // NewSource asks through the parts' Asker.
 func NewSource(parts Parts) *Source {
-	return &Source{parts: parts, unpacker: newUnpacker(), tables: make(map[string]Table)}
+	return &Source{parts: parts, tables: make(map[string]Table)}
 }
 
 // Believe checks that a message is from the pinned source and tells the gate its read time. The first source ever seen is pinned.
@@ -235,7 +233,7 @@ func (s *Source) Copy(ctx context.Context, t Table, q Question) (Listing, error)
 		return Listing{}, err
 	}
 	if q.Stream != nil && reply.GetStreamReply() != nil {
-		return s.streamed(reply, q)
+		return streamed(reply, q)
 	}
 	body := reply.GetRowsReply()
 	if body == nil {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/drift"
@@ -39,18 +39,17 @@ type Streamed struct {
 // mostStreamed bounds what a stream may grow to when it is decompressed: many times what a publisher puts into one, but for a single row that is larger.
 const mostStreamed = 1 << 30
 
-func newUnpacker() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(mostStreamed), zstd.WithDecoderConcurrency(0))
-	if err != nil {
-		panic(err) // there is nothing but the options that it could refuse
-	}
-	return d
-}
-
 // streamed reads an answer with a stream in it. The listing names the rows that are not settled.
-func (s *Source) streamed(env *tricklepb.Envelope, q Question) (Listing, error) {
+func streamed(env *tricklepb.Envelope, q Question) (Listing, error) {
 	body := env.GetStreamReply()
-	data, err := s.unpacker.DecodeAll(body.GetData(), nil)
+	size, err := s2.DecodedLen(body.GetData())
+	if err == nil && size > mostStreamed {
+		err = s2.ErrTooLarge
+	}
+	if err != nil {
+		return Listing{}, fmt.Errorf("%w: a stream of %d bytes: %w", message.ErrMalformed, size, err)
+	}
+	data, err := s2.Decode(nil, body.GetData())
 	if err != nil {
 		return Listing{}, fmt.Errorf("%w: a stream: %w", message.ErrMalformed, err)
 	}

@@ -39,15 +39,21 @@ type Codec struct {
 
 // Encode returns the bytes for the topic.
 func (c Codec) Encode(topic string, env *tricklepb.Envelope) ([]byte, error) {
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(env)
+	head := 1
+	if len(c.Secret) > 0 {
+		head += sha256.Size
+	}
+	options := proto.MarshalOptions{Deterministic: true}
+	out, err := options.MarshalAppend(make([]byte, head, head+options.Size(env)), env)
 	if err != nil {
 		return nil, fmt.Errorf("encoding a message about %s: %w", env.GetTable(), err)
 	}
-	if len(c.Secret) == 0 {
-		return append([]byte{formatPlain}, body...), nil
+	out[0] = formatPlain
+	if len(c.Secret) > 0 {
+		out[0] = formatSigned
+		copy(out[1:], c.sign(topic, out[head:]))
 	}
-	out := append([]byte{formatSigned}, c.sign(topic, body)...)
-	return append(out, body...), nil
+	return out, nil
 }
 
 // Decode reads what Encode wrote for the same topic. Its errors wrap ErrMalformed or ErrForged.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/trickle-verify/trickle/digest"
@@ -164,6 +165,9 @@ func (s *splitter) add(r splitRow) {
 		return
 	}
 	s.settled = s.settled.Row(r.digest)
+	if need := len(r.rest) + 2; cap(s.out)-len(s.out) < need {
+		s.out = slices.Grow(s.out, max(need, len(s.out))) // append alone would grow it, and copy it, in many small steps
+	}
 	if s.binary {
 		s.out = binary.BigEndian.AppendUint16(s.out, uint16(s.columns))
 	}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trickle-verify/trickle/cursor"
@@ -52,7 +51,6 @@ type Parts struct {
 // Scanner reads one source. It is safe for concurrent use.
 type Scanner struct {
 	Parts
-	packer *zstd.Encoder // for streams
 
 	mu       sync.Mutex
 	policy   *policy.Policy
@@ -74,12 +72,7 @@ func New(p *policy.Policy, parts Parts) *Scanner {
 	if parts.Log == nil {
 		parts.Log = slog.New(slog.DiscardHandler)
 	}
-	// A broker's own compression finds nothing left to do, and at this level it costs half as much as that would.
-	packer, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest))
-	if err != nil {
-		panic(err) // there is nothing but the options that it could refuse
-	}
-	return &Scanner{Parts: parts, policy: p, packer: packer, tables: make(map[string]*table), portable: make(map[string]bool)}
+	return &Scanner{Parts: parts, policy: p, tables: make(map[string]*table), portable: make(map[string]bool)}
 }
 
 // SetPolicy replaces the policy; tables are described again.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/klauspost/compress/s2"
 
 	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/message"
@@ -56,7 +57,7 @@ func (s *Scanner) stream(ctx context.Context, c *pgconn.PgConn, t *table, r requ
 		return err
 	}
 	r.reply.Body = &tricklepb.Envelope_StreamReply{StreamReply: &tricklepb.StreamReply{
-		Range: out.Covered.Proto(), More: out.More, Data: s.packer.EncodeAll(out.Data, nil), Rows: out.Print.Rows, Sum: out.Print.Sum,
+		Range: out.Covered.Proto(), More: out.More, Data: s2.Encode(nil, out.Data), Rows: out.Print.Rows, Sum: out.Print.Sum,
 		Unsettled: wires(out.Unsettled), Xmin: r.at.Xmin,
 	}}
 	return nil

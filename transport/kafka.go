@@ -88,7 +88,7 @@ func NewKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	var err error
 	if k.client, err = k.newClient(
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerBatchCompression(kgo.ZstdCompression(), kgo.NoCompression()),
+		kgo.WithCompressor(newCompressor()),
 		kgo.ProducerBatchMaxBytes(int32(max(1_000_012, o.MaxMessage+batchOverhead))),
 		kgo.RecordPartitioner(kgo.BasicConsistentPartitioner(partitioner)),
 		kgo.MaxBufferedRecords(math.MaxInt32), // inFlight bounds them, by bytes and with the caller's context

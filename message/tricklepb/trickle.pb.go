@@ -1613,7 +1613,7 @@ type StreamReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Range *Range                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
 	More  bool                   `protobuf:"varint,2,opt,name=more,proto3" json:"more,omitempty"`
-	// The settled rows: what COPY TO STDOUT wrote, as one frame of Zstandard.
+	// The settled rows: what COPY TO STDOUT wrote, as one block of S2.
 	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
 	// Their thumbprint.
 	Rows uint64 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
