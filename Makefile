@@ -26,7 +26,7 @@ demo: ## Watch drift appear, be corrected, and a resync happen, on embedded part
 test: prerequisites check ## Check, then run every test with the race detector; installs what is missing where it can
 ifeq ($(PKG),./...)
 	go test -race -timeout 12m $(FLAGS) $$(go list ./... | grep -vE '/internal/(demo|e2e)$$')
-	go test -race -timeout 12m -p 1 $(FLAGS) ./internal/demo ./internal/e2e  # each wants the machine to itself
+	go test -race -timeout 20m -p 1 $(FLAGS) ./internal/demo ./internal/e2e  # each wants the machine to itself
 else
 	go test -race -timeout 12m $(FLAGS) $(PKG)
 endif

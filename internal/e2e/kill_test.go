@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -40,28 +39,6 @@ gate: {max_lag: 20s, heartbeat: {interval: 300ms}}
 detect: {confirm: {delay: 500ms}, window: 30s, brake: {deletes: 1000000, corrections: 1000000}}
 resync: {partial: {discrepancies: 60}, full: {discrepancies: 300, ratio: 100%}, cooldown: 20s, in_flight: 2}
 `
-	// auditing notes every row that trickle writes and every journal entry, each with its transaction.
-	auditing = `
-CREATE SCHEMA audit;
-CREATE TABLE audit.writes (xid xid8 NOT NULL DEFAULT pg_current_xact_id(), table_name text NOT NULL, op text NOT NULL, key jsonb NOT NULL, before jsonb, after jsonb);
-CREATE TABLE audit.entries (xid xid8 NOT NULL DEFAULT pg_current_xact_id(), id bigint NOT NULL, table_name text NOT NULL, key jsonb NOT NULL, kind text NOT NULL, before jsonb, after jsonb);
-CREATE FUNCTION audit.write() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE row jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) ELSE to_jsonb(NEW) END;
-BEGIN
-	INSERT INTO audit.writes (table_name, op, key, before, after) SELECT TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME, TG_OP,
-		(SELECT jsonb_object_agg(k, row->k) FROM unnest(TG_ARGV) k),
-		CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END, CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
-	RETURN NULL;
-END $$;
-CREATE FUNCTION audit.entry() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-	INSERT INTO audit.entries (id, table_name, key, kind, before, after) VALUES (NEW.id, NEW.table_name, NEW.key, NEW.kind, NEW.before, NEW.after);
-	RETURN NULL;
-END $$;
-CREATE TRIGGER audit AFTER INSERT ON trickle.corrections FOR EACH ROW EXECUTE FUNCTION audit.entry();
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON orders FOR EACH ROW WHEN (current_setting('application_name') = 'trickle replica') EXECUTE FUNCTION audit.write('id');
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON customers FOR EACH ROW WHEN (current_setting('application_name') = 'trickle replica') EXECUTE FUNCTION audit.write('id');
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON order_items FOR EACH ROW WHEN (current_setting('application_name') = 'trickle replica') EXECUTE FUNCTION audit.write('order_id', 'line_no');`
 )
 
 // yard is a source that is being written, a replica that CDC feeds over a broker, and trickle's processes.
@@ -75,7 +52,7 @@ type yard struct {
 	policy   string
 	stop     func() // ends the writer
 
-	injected []workload.Injected
+	injected drift
 	left     []string // of these, when last looked at
 }
 
@@ -108,7 +85,7 @@ func newYard(t *testing.T) *yard {
 	for _, d := range []database{y.src, y.dst} {
 		d.exec(t, heartbeat.New(nil, "trickle.heartbeat", "kill").DDL())
 	}
-	y.dst.exec(t, auditing)
+	y.dst.exec(t, auditing(map[string][]string{"orders": {"id"}, "customers": {"id"}, "order_items": {"order_id", "line_no"}})...)
 	stream := cdc.NewSource(config)
 	y.sink, y.writer = cdc.NewSink(config), workload.NewWriter(y.src.dsn, 150, killSeed)
 	background(t, func(ctx context.Context) error { stream.Run(ctx); return nil })
@@ -284,7 +261,7 @@ func (y *yard) judge(victims []*victim) {
 		}
 	})
 	await(t, 120*time.Second, "every row that was made wrong is corrected", func() bool {
-		y.left = y.uncorrected()
+		y.left = y.injected.uncorrected(t, y.dst)
 		return len(y.left) == 0
 	})
 	await(t, 120*time.Second, "no correction is open and every resync is done", func() bool {
@@ -306,7 +283,10 @@ func (y *yard) judge(victims []*victim) {
 	if !workload.Identical(all) {
 		t.Errorf("the two sides differ: %+v", all)
 	}
-	y.audit()
+	y.injected.audit(t, y.dst)
+	if got := y.injected.unexplained(t, y.dst); len(got) > 0 {
+		t.Errorf("%d corrections of rows that nobody had made wrong: %v", len(got), got[:min(3, len(got))])
+	}
 	var correcting, resyncing int
 	for _, v := range victims {
 		if !v.now.running() {
@@ -326,47 +306,4 @@ func (y *yard) judge(victims []*victim) {
 		t.Error("no full resync was done")
 	}
 	t.Logf("corrections: %s", value[string](t, y.dst, `SELECT format('%s, of them in a resync %s, superseded %s', count(*), count(resync_id), count(*) FILTER (WHERE outcome = 'superseded')) FROM trickle.corrections`))
-}
-
-// wrong is the rows that were made wrong, as a query's argument.
-func (y *yard) wrong() []string {
-	out := make([]string, len(y.injected))
-	for i, in := range y.injected {
-		out[i] = fmt.Sprintf(`{"table": %q, "key": %s, "kind": %q}`, in.Table, in.Key, in.Kind)
-	}
-	return out
-}
-
-func (y *yard) uncorrected() []string {
-	return values[string](y.t, y.dst, `SELECT i::text FROM unnest($1::text[]::jsonb[]) i
-		WHERE NOT EXISTS (SELECT FROM trickle.corrections c WHERE c.table_name = i->>'table' AND c.key = i->'key' AND c.kind = i->>'kind')`, y.wrong())
-}
-
-// audit compares the journal with what was really written, and with what was made wrong.
-func (y *yard) audit() {
-	t := y.t
-	t.Helper()
-	for what, query := range map[string]string{
-		"written without a journal entry of the same transaction": `SELECT w::text FROM audit.writes w WHERE NOT EXISTS (SELECT FROM audit.entries e WHERE (e.xid, e.table_name, e.key) = (w.xid, w.table_name, w.key))`,
-		"journalled without a write of the same transaction":      `SELECT e::text FROM audit.entries e WHERE NOT EXISTS (SELECT FROM audit.writes w WHERE (e.xid, e.table_name, e.key) = (w.xid, w.table_name, w.key))`,
-		"journalled twice for one write":                          `SELECT xid || ' ' || table_name || ' ' || key FROM audit.entries GROUP BY xid, table_name, key HAVING count(*) > 1`,
-		"written otherwise than journalled": `SELECT w::text FROM audit.writes w JOIN audit.entries e USING (xid, table_name, key)
-			WHERE (e.kind, w.op) NOT IN (VALUES ('missing', 'INSERT'), ('extra', 'DELETE'), ('mismatched', 'UPDATE'), ('mismatched', 'DELETE'), ('mismatched', 'INSERT'))
-				OR (e.before IS NULL) <> (e.kind = 'missing') OR (e.after IS NULL) <> (e.kind = 'extra')`,
-		"in the journal, but not audited":   `SELECT id::text FROM trickle.corrections c WHERE NOT EXISTS (SELECT FROM audit.entries e WHERE e.id = c.id)`,
-		"audited, but not in the journal":   `SELECT id::text FROM audit.entries e WHERE NOT EXISTS (SELECT FROM trickle.corrections c WHERE e.id = c.id)`,
-		"closed without an outcome, or not": `SELECT id::text FROM trickle.corrections WHERE closed_at IS NULL OR outcome IS NULL`,
-	} {
-		if got := values[string](t, y.dst, query); len(got) > 0 {
-			t.Errorf("%d %s: %v", len(got), what, got[:min(3, len(got))])
-		}
-	}
-	if n := value[int](t, y.dst, `SELECT count(*) FROM audit.writes`); n < len(y.injected) {
-		t.Errorf("only %d writes were audited", n)
-	}
-	falses := values[string](t, y.dst, `SELECT to_jsonb(c)::text FROM trickle.corrections c
-		WHERE NOT EXISTS (SELECT FROM unnest($1::text[]::jsonb[]) i WHERE c.table_name = i->>'table' AND c.key = i->'key') ORDER BY id`, y.wrong())
-	if len(falses) > 0 {
-		t.Errorf("%d corrections of rows that nobody had made wrong: %v", len(falses), falses[:min(3, len(falses))])
-	}
 }
