@@ -61,14 +61,16 @@ func (d drift) uncorrected(t *testing.T, dst database) []string {
 func (d drift) audit(t *testing.T, dst database) {
 	t.Helper()
 	for what, query := range map[string]string{
-		"written without a journal entry of the same transaction": `SELECT w::text FROM audit.writes w WHERE NOT EXISTS (SELECT FROM audit.entries e WHERE (e.xid, e.table_name, e.key) = (w.xid, w.table_name, w.key))`,
-		"journalled without a write of the same transaction":      `SELECT e::text FROM audit.entries e WHERE NOT EXISTS (SELECT FROM audit.writes w WHERE (e.xid, e.table_name, e.key) = (w.xid, w.table_name, w.key))`,
-		"journalled twice for one write":                          `SELECT xid || ' ' || table_name || ' ' || key FROM audit.entries GROUP BY xid, table_name, key HAVING count(*) > 1`,
+		"written without a journal entry of the same transaction": `SELECT w::text FROM audit.writes w WHERE NOT EXISTS (SELECT FROM audit.entries e WHERE (e.xid, e.table_name, e.key) = (w.xid, w.table_name, w.key))
+			AND NOT EXISTS (SELECT FROM trickle.copies c WHERE c.table_name = w.table_name AND c.version = w.xid::text::bigint & 4294967295)`,
+		"journalled without a write of the same transaction": `SELECT e::text FROM audit.entries e WHERE NOT EXISTS (SELECT FROM audit.writes w WHERE (e.xid, e.table_name, e.key) = (w.xid, w.table_name, w.key))`,
+		"journalled twice for one write":                     `SELECT xid || ' ' || table_name || ' ' || key FROM audit.entries GROUP BY xid, table_name, key HAVING count(*) > 1`,
 		"written otherwise than journalled": `SELECT w::text FROM audit.writes w JOIN audit.entries e USING (xid, table_name, key)
 			WHERE (e.kind, w.op) NOT IN (VALUES ('missing', 'INSERT'), ('extra', 'DELETE'), ('mismatched', 'UPDATE'), ('mismatched', 'DELETE'), ('mismatched', 'INSERT'))
 				OR (e.before IS NULL) <> (e.kind = 'missing') OR (e.after IS NULL) <> (e.kind = 'extra')`,
 		"in the journal, but not audited":   `SELECT id::text FROM trickle.corrections c WHERE NOT EXISTS (SELECT FROM audit.entries e WHERE e.id = c.id)`,
 		"audited, but not in the journal":   `SELECT id::text FROM audit.entries e WHERE NOT EXISTS (SELECT FROM trickle.corrections c WHERE e.id = c.id)`,
+		"copied and not closed":             `SELECT id::text FROM trickle.copies WHERE closed_at IS NULL`,
 		"closed without an outcome, or not": `SELECT id::text FROM trickle.corrections WHERE closed_at IS NULL OR outcome IS NULL`,
 	} {
 		if got := values[string](t, dst, query); len(got) > 0 {
