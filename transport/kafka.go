@@ -26,7 +26,8 @@ const (
 	retryEvery            = 250 * time.Millisecond
 	hangUps               = 3 * time.Second  // of a broker that ends connections, before that is how it is
 	tellAfter             = 10 * time.Second // of waiting for Kafka, and again each time
-	topicAppears          = 2 * time.Second  // how long a topic that was just created may be unknown to a broker
+	topicAppears          = 2 * time.Second  // how long a topic that somebody else may just have created may be unknown to a broker
+	createdAppears        = 30 * time.Second // the same of one that was created here: it is known to exist
 	inFlightBytes         = 64 << 20         // of records that were given to Send and are not acknowledged
 	recordOverhead        = 1 << 10          // what a record counts beside its value, so that small ones are bounded too
 	batchOverhead         = 64 << 10         // room for key and headers beside a value of MaxMessage

@@ -109,7 +109,7 @@ func (k *Kafka) create(ctx context.Context, spec TopicSpec) error {
 	if err != nil {
 		return err
 	}
-	return k.existing(ctx, spec.Name)
+	return k.appears(ctx, spec.Name, createdAppears)
 }
 
 func (k *Kafka) createWith(ctx context.Context, spec TopicSpec, settings []Setting) error {
@@ -145,9 +145,14 @@ func (k *Kafka) describe(ctx context.Context, topic string) (detail kadm.TopicDe
 	return detail, cmp.Or(err, detail.Err)
 }
 
-// existing is describe for a topic that should be there: one that was created a moment ago may be unknown for a while.
+// existing makes sure of a topic that should be there.
 func (k *Kafka) existing(ctx context.Context, topic string) error {
-	bounded, cancel := context.WithTimeout(ctx, topicAppears)
+	return k.appears(ctx, topic, topicAppears)
+}
+
+// appears waits for a topic: one that was created a moment ago may be unknown to the broker that is asked, for a while.
+func (k *Kafka) appears(ctx context.Context, topic string, within time.Duration) error {
+	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for {
 		_, err := k.describe(ctx, topic)

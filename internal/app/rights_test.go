@@ -151,9 +151,33 @@ func (e *estate) grant(login string, rights []transport.Right, but loss) {
 			for _, m := range made {
 				err = errors.Join(err, m.Err)
 			}
+			if err == nil {
+				err = e.inForce(acl)
+			}
 			if err != nil {
 				e.t.Fatalf("%s: %v", r, err)
 			}
+		}
+	}
+}
+
+// inForce waits until the broker knows a right: its controller answers before the broker has heard.
+func (e *estate) inForce(right *kadm.ACLBuilder) error {
+	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		known, err := e.admin.DescribeACLs(ctx, right)
+		for _, k := range known {
+			if k.Err == nil && len(k.Described) > 0 {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(errors.New("the broker does not know the right"), err)
+		case <-tick.C:
 		}
 	}
 }

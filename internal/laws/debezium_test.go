@@ -112,7 +112,7 @@ func TestASnapshotThatCannotBeFails(t *testing.T) {
 	for what, want := range map[string]struct{ signals, why string }{fail: {"3", "%after 3 signals%log has the reason%"}, exotic: {"1", "%table.include.list%"}} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t, strings.Replace(within("1s", "1s"), "cdc,", "cdc, attempts: 3,", 1), 100)
+			p := newPair(t, strings.Replace(within("1m", "1m"), "cdc,", "cdc, attempts: 3,", 1), 100)
 			c := newConnector(t, p, always(what))
 			c.start()
 			p.spoil()
