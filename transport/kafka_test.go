@@ -72,6 +72,45 @@ func TestAWrongPasswordIsTold(t *testing.T) {
 	}
 }
 
+// A busy broker may hear of a topic seconds after its controller has made it.
+func TestATopicThatWasMadeIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	const late = 3 * time.Second
+	cluster := newCluster(t)
+	bus := newKafka(t, cluster.ListenAddrs())
+	host, port, err := net.SplitHostPort(cluster.ListenAddrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made time.Time
+	cluster.ControlKey(int16(kmsg.CreateTopics), func(kmsg.Request) (kmsg.Response, error, bool) {
+		made = time.Now()
+		return nil, nil, false
+	})
+	cluster.ControlKey(int16(kmsg.Metadata), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		asked := req.(*kmsg.MetadataRequest).Topics
+		if len(asked) != 1 || asked[0].Topic == nil || *asked[0].Topic != "late" || !made.IsZero() && time.Since(made) > late {
+			return nil, nil, false
+		}
+		answer := req.ResponseKind().(*kmsg.MetadataResponse)
+		b := kmsg.NewMetadataResponseBroker()
+		b.NodeID, b.Host, b.Port = 0, host, int32(number)
+		unknown := kmsg.NewMetadataResponseTopic()
+		unknown.Topic, unknown.ErrorCode = kmsg.StringPtr("late"), kerr.UnknownTopicOrPartition.Code
+		answer.Brokers, answer.Topics = append(answer.Brokers, b), append(answer.Topics, unknown)
+		return answer, nil, true
+	})
+	ensure(bounded(t), t, bus, transport.TopicSpec{Name: "late", Partitions: 1})
+	if made.IsZero() || time.Since(made) < late {
+		t.Errorf("it was made at %s and not waited for", made)
+	}
+}
+
 func TestEnsureSetsWhatWasAskedFor(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t)
