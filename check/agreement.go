@@ -212,7 +212,11 @@ func (r *Replica) agreement(ctx context.Context) ([]Finding, error) {
 			return []Finding{unknown("", "the source's table can't be read: see above").of(object)}, nil
 		default:
 			var err error
-			if schema, sources[i], err = r.Publisher.Hello(ctx, t.source.String()); err != nil {
+			schema, sources[i], err = r.Publisher.Hello(ctx, t.source.String())
+			if refused := refusal(nil); errors.As(err, &refused) {
+				return []Finding{unknown("see what trickle check says of it beside the source", "%s", oneLine(err.Error())).of(object)}, nil
+			}
+			if err != nil {
 				return []Finding{unknown("start the publisher, or give --source", "%s", oneLine(err.Error())).of(object)}, nil
 			}
 		}
@@ -243,6 +247,12 @@ func (r *Replica) agreement(ctx context.Context) ([]Finding, error) {
 		found = append(found, ok("%s by portable digests, since the servers hash their types differently (another version, encoding or locale): three to four times the work of the servers' own hashes", tables(portable)).of("digest"))
 	}
 	return remaining(found, len(r.tables), "%s with the columns, types and key of the source's"), nil
+}
+
+// refusal is an answer of the publisher that is none.
+type refusal interface {
+	error
+	Refused() tricklepb.ErrorCode
 }
 
 // fitting is what a table of the replica is held against.

@@ -119,11 +119,19 @@ func (s *Side) beatAge(ctx context.Context, name postgres.Name) (*time.Duration,
 
 // gated is how the policy has the replica's lag known.
 func gated(g policy.Gate) Finding {
+	var ways []string
+	if g.Heartbeat.Enabled {
+		ways = append(ways, "heartbeat "+g.Heartbeat.Replica)
+	}
+	if g.Slot != "" {
+		ways = append(ways, "slot "+g.Slot)
+	}
+	if g.Group != "" {
+		ways = append(ways, "group "+g.Group)
+	}
 	switch {
-	case g.Heartbeat.Enabled:
-		return ok("measured by the heartbeat %s; corrections wait above %s", g.Heartbeat.Replica, time.Duration(g.MaxLag))
-	case g.Slot != "" && g.Group != "":
-		return ok("proven by slot %s and group %s; corrections wait above %s", g.Slot, g.Group, time.Duration(g.MaxLag))
+	case g.Heartbeat.Enabled, g.Slot != "" && g.Group != "":
+		return ok("measured by %s; corrections wait above %s", strings.Join(ways, ", "), time.Duration(g.MaxLag))
 	case g.AssumeLag > 0:
 		return ok("you vouch that CDC is never more than %s behind", time.Duration(g.AssumeLag))
 	default:

@@ -35,8 +35,11 @@ type Kafka struct {
 	After []string
 	// Sink is the consumer group of the CDC's sink, where the policy names it.
 	Sink string
+	// Wanted is the key of the policy that can't do without Kafka; empty: none.
+	Wanted string
 
-	broker Broker
+	broker  Broker
+	brokers int // how many there are
 }
 
 // Checks lists them.
@@ -55,6 +58,9 @@ func (k *Kafka) Checks() []Check {
 }
 
 func (k *Kafka) connect(ctx context.Context) ([]Finding, error) {
+	if k.Open == nil && k.Wanted != "" {
+		return nil, &FaultError{Err: errors.New("no brokers are given, and the policy's " + k.Wanted + " goes through Kafka"), Fix: "--brokers host:port,… or TRICKLE_BROKERS"}
+	}
 	if k.Open == nil {
 		return nil, &absentError{"no brokers are given", "--brokers host:port,… or TRICKLE_BROKERS, unless both sides run in one process (trickle run --replica)"}
 	}
@@ -68,11 +74,8 @@ func (k *Kafka) connect(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, &FaultError{Err: err, Fix: fix}
 	}
-	count := "1 broker"
-	if cluster.Brokers != 1 {
-		count = fmt.Sprintf("%d brokers", cluster.Brokers)
-	}
-	found := []Finding{ok("Kafka %s, %s, %s", strings.TrimPrefix(cluster.Version, "v"), count, k.Security)}
+	k.brokers = cluster.Brokers
+	found := []Finding{ok("Kafka %s, %s, %s", strings.TrimPrefix(cluster.Version, "v"), count(cluster.Brokers, "broker"), k.Security)}
 	for _, w := range k.Warnings {
 		what, fix, _ := strings.Cut(w, ": ")
 		found = append(found, warn(fix, "%s", what))
@@ -119,13 +122,17 @@ func (k *Kafka) topic(ctx context.Context, t transport.TopicState) ([]Finding, e
 			found = append(found, warn(fault.Fix, "%s", what))
 		}
 	}
+	if t.Replicas == 1 && k.brokers > 1 {
+		found = append(found, warn(fmt.Sprintf("%s --replication-factor %d, after it was deleted while trickle is stopped; or kafka-reassign-partitions.sh", t.Spec.CreateCommand(k.Brokers), min(3, k.brokers)),
+			"has 1 replica on %d brokers: while the broker that holds it is away, nothing goes through it", k.brokers))
+	}
 	switch {
 	case len(found) > 0:
 	case t.Settings == nil:
 		see := transport.Right{Resource: transport.Topic, Name: t.Spec.Name, Operations: []transport.Operation{transport.DescribeConfigs}}
 		found = append(found, unknown(see.GrantCommand(k.Brokers, k.Principal), "is there; this login may not see how it is set up"))
 	default:
-		found = append(found, ok("cleanup.policy=%s retention.ms=%s max.message.bytes=%s", t.Settings["cleanup.policy"], t.Settings["retention.ms"], t.Settings["max.message.bytes"]))
+		found = append(found, ok("%s, %s, cleanup.policy=%s retention.ms=%s max.message.bytes=%s", count(t.Partitions, "partition"), count(t.Replicas, "replica"), t.Settings["cleanup.policy"], t.Settings["retention.ms"], t.Settings["max.message.bytes"]))
 	}
 	return found, nil
 }
@@ -144,6 +151,13 @@ func (k *Kafka) missing(ctx context.Context, spec transport.TopicSpec) ([]Findin
 	default:
 		return []Finding{fail(spec.CreateCommand(k.Brokers), "is not there: %s", oneLine(err.Error()))}, nil
 	}
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // rights are what the login may do with topics and groups, as far as the brokers tell.
@@ -180,11 +194,9 @@ func (k *Kafka) sink(ctx context.Context) ([]Finding, error) {
 	case err != nil:
 		f = warn("start the sink, or correct gate.group in the policy", "%s: the gate stays closed", oneLine(err.Error()))
 	case p.Members == 0:
-		f = warn("start the sink", "nobody reads in it, %d records behind", left)
-	case p.Members == 1:
-		f = ok("1 member, %d records behind", left)
+		f = warn("start the sink", "nobody reads in it, %s behind", count(int(left), "record"))
 	default:
-		f = ok("%d members, %d records behind", p.Members, left)
+		f = ok("%s, %s behind", count(p.Members, "member"), count(int(left), "record"))
 	}
 	return []Finding{f.of(k.Sink)}, nil
 }

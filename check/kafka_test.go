@@ -282,6 +282,23 @@ func TestTheSinksGroup(t *testing.T) {
 	}
 }
 
+func TestOneReplicaOnSeveralBrokers(t *testing.T) {
+	t.Parallel()
+	b := newBrokers(t, kfake.NumBrokers(3))
+	b.connect()
+	if _, err := b.admin.CreateTopic(t.Context(), 4, 1, nil, "shop.requests"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.admin.CreateTopic(t.Context(), 8, 2, nil, "shop.verify"); err != nil {
+		t.Fatal(err)
+	}
+	r := b.look("")
+	found := bad(r, "kafka", "topics", "shop.requests")
+	if len(found) != 1 || found[0].Verdict != check.Warning || !strings.Contains(found[0].Detail, "1 replica on 3 brokers") || !strings.Contains(found[0].Fix, " --replication-factor 3, after") || len(bad(r, "kafka", "topics", "shop.verify")) > 0 {
+		t.Fatal(lines(r))
+	}
+}
+
 func TestNoBrokers(t *testing.T) {
 	t.Parallel()
 	k := &check.Kafka{Needs: func() ([]transport.TopicSpec, []transport.Right, error) {
@@ -290,6 +307,11 @@ func TestNoBrokers(t *testing.T) {
 	r := check.Run(t.Context(), k.Checks(), time.Minute)
 	if !r.OK || r.Counts.NotChecked != 3 {
 		t.Errorf("none are given:\n%s", lines(r))
+	}
+	k.Wanted = "gate.group"
+	r = check.Run(t.Context(), k.Checks(), time.Minute)
+	if found := bad(r, "kafka", "connect", ""); len(found) != 1 || found[0].Verdict != check.Failure || !strings.Contains(found[0].Detail, "gate.group") {
+		t.Errorf("the policy takes some:\n%s", lines(r))
 	}
 	k.Open = func(ctx context.Context) (check.Broker, error) {
 		bus, err := transport.NewKafka(ctx, transport.KafkaOptions{Brokers: []string{"127.0.0.1:1"}, ConnectTimeout: time.Second})

@@ -15,6 +15,7 @@ import (
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/sidechannel"
 )
 
 const both = "source replica"
@@ -167,6 +168,11 @@ func TestThePublisherIsAsked(t *testing.T) {
 	r = d.look("replica")
 	if found := bad(r, "replica tables", "agreement", "public.orders"); len(found) != 1 || found[0].Verdict != check.NotChecked || !strings.Contains(found[0].Detail, "no publisher") {
 		t.Errorf("no answer:\n%s", lines(r))
+	}
+	d.ask = answers{err: &sidechannel.Error{Code: tricklepb.ErrorCode_ERROR_CODE_REFUSED, Reason: "no key"}}
+	r = d.look("replica")
+	if found := bad(r, "replica tables", "agreement", "public.orders"); len(found) != 1 || found[0].Verdict != check.NotChecked || strings.Contains(found[0].Fix, "start the publisher") {
+		t.Errorf("it runs, and answers that it can't say: %v", found)
 	}
 	d.ask = answers{source: "1/other", schema: &tricklepb.Schema{Key: []string{"id"}, Columns: []*tricklepb.Column{
 		{Name: "id", Type: "pg_catalog.int4", Declared: "pg_catalog.int4"}, {Name: "colour", Type: "pg_catalog.text", Declared: "pg_catalog.text"},

@@ -221,7 +221,7 @@ func (g *Gate) bySlot() Measure {
 		return m.closed("replication slot %s has not been looked at yet", g.policy.Slot)
 	}
 	if at := latest(v.at, v.asked); now.Sub(at) > within || v.at.IsZero() {
-		return m.closed("the publisher has not answered for %s, so nothing is known about replication slot %s: does it run?", round(now.Sub(at)), v.slot)
+		return m.closed("the publisher has not answered %s, so nothing is known about replication slot %s: does it run?", silence(v.at, now.Sub(at)), v.slot)
 	}
 	if !v.through.IsZero() {
 		m.Lag = max(0, g.sourceNow().Sub(v.through))
@@ -237,6 +237,14 @@ func (g *Gate) bySlot() Measure {
 	return m
 }
 
+// silence is how long there was no answer, in words, the last of which came at the given time if there ever was one.
+func silence(last time.Time, d time.Duration) string {
+	if last.IsZero() && d < within {
+		return "yet"
+	}
+	return "for " + round(d).String()
+}
+
 // byGroup judges what was read about the group. It needs the lock.
 func (g *Gate) byGroup() Measure {
 	m, v, now := Measure{By: ByGroup, Lag: -1}, g.group, g.parts.Now()
@@ -244,7 +252,7 @@ func (g *Gate) byGroup() Measure {
 		return m.closed("consumer group %s has not been looked at yet", g.policy.Group)
 	}
 	if at := latest(v.at, v.asked); now.Sub(at) > within || v.at.IsZero() {
-		return m.closed("Kafka has not answered for %s, so nothing is known about consumer group %s", round(now.Sub(at)), v.name)
+		return m.closed("Kafka has not answered %s, so nothing is known about consumer group %s", silence(v.at, now.Sub(at)), v.name)
 	}
 	if v.err != nil {
 		return m.closed("consumer group %s: %v", v.name, v.err)

@@ -98,6 +98,13 @@ func (p *pipeline) Group(ctx context.Context, name string) (gate.Group, error) {
 func start(t *testing.T, pol policy.Gate, beat gate.Heartbeat, log *slog.Logger) *pipeline {
 	t.Helper()
 	p := &pipeline{g: gate.New(pol, gate.Parts{Heartbeat: beat, Log: log}), began: time.Now(), slotHeld: -1, groupHeld: -1, timeline: 1, members: 1}
+	p.run(t)
+	return p
+}
+
+// run runs its gate until the test ends.
+func (p *pipeline) run(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- p.g.Run(ctx, gate.Inputs{Publisher: p, Groups: p}) }()
@@ -107,11 +114,22 @@ func start(t *testing.T, pol policy.Gate, beat gate.Heartbeat, log *slog.Logger)
 			t.Error(err)
 		}
 	})
-	return p
 }
 
 func slotAndGroup() policy.Gate {
 	return policy.Gate{MaxLag: policy.Duration(30 * second), Slot: "cdc", Group: "sink"}
+}
+
+func TestAPublisherThatHasYetToAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipeline{g: gate.New(slotAndGroup(), gate.Parts{}), began: time.Now(), slotHeld: -1, groupHeld: -1, timeline: 1, members: 1, silent: true}
+		p.run(t)
+		time.Sleep(second)
+		if s := p.g.Check(t.Context()); s.Open || !strings.Contains(s.Reason, "the publisher has not answered yet") {
+			t.Errorf("%+v", s)
+		}
+	})
 }
 
 // What is unknown closes the gate, whatever else is fine, and so does either half of the way that is late; each says why, and it opens by itself when that is over.

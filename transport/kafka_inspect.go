@@ -28,7 +28,7 @@ func (k *Kafka) Inspect(ctx context.Context, specs ...TopicSpec) ([]TopicState, 
 	var there []string
 	for i, s := range specs {
 		t := found[s.Name]
-		states[i] = TopicState{Spec: s, Allowed: operations(t.AuthorizedOperations), partitions: len(t.Partitions)}
+		states[i] = TopicState{Spec: s, Allowed: operations(t.AuthorizedOperations), Partitions: len(t.Partitions)}
 		switch err := kerr.ErrorForCode(t.ErrorCode); {
 		case errors.Is(err, kerr.TopicAuthorizationFailed):
 			states[i].Denied = true
@@ -38,7 +38,7 @@ func (k *Kafka) Inspect(ctx context.Context, specs ...TopicSpec) ([]TopicState, 
 		default:
 			states[i].Exists = true
 			for _, p := range t.Partitions {
-				states[i].replicas = max(states[i].replicas, len(p.Replicas))
+				states[i].Replicas = max(states[i].Replicas, len(p.Replicas))
 			}
 			there = append(there, s.Name)
 		}

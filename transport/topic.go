@@ -74,7 +74,7 @@ type TopicState struct {
 	Faults   []TopicFault
 	Allowed  []Operation // what this login may do with it; nil where the cluster does not say
 
-	partitions, replicas int
+	Partitions, Replicas int // 0 where it does not exist
 }
 
 // TopicFault is where a topic that exists is not what it should be.
@@ -95,9 +95,9 @@ func (t *TopicState) judge(brokers []string) {
 	alter := func(s Setting) string {
 		return fmt.Sprintf("%s --alter --entity-type topics --entity-name %s --add-config %s", tool("kafka-configs.sh", brokers), t.Spec.Name, s)
 	}
-	if want := int(t.Spec.partitions()); t.partitions < want {
+	if want := int(t.Spec.partitions()); t.Partitions < want {
 		fault(fmt.Sprintf("%s --alter --topic %s --partitions %d", tool("kafka-topics.sh", brokers), t.Spec.Name, want),
-			"has %d partitions and not %d, so fewer instances can share its work", t.partitions, want)
+			"has %d partitions and not %d, so fewer instances can share its work", t.Partitions, want)
 		t.Faults[len(t.Faults)-1].Serious = false
 	}
 	if t.Settings == nil {
@@ -121,9 +121,9 @@ func (t *TopicState) judge(brokers []string) {
 			"has retention.ms=%d: what a side that was away for longer missed is verified a cycle later", n)
 		t.Faults[len(t.Faults)-1].Serious = false
 	}
-	if n, err := strconv.Atoi(t.Settings["min.insync.replicas"]); err == nil && t.replicas > 0 && n > t.replicas {
-		fault(alter(Setting{"min.insync.replicas", strconv.Itoa(t.replicas)}),
-			"has min.insync.replicas=%d and %d replicas: nothing can be written to it", n, t.replicas)
+	if n, err := strconv.Atoi(t.Settings["min.insync.replicas"]); err == nil && t.Replicas > 0 && n > t.Replicas {
+		fault(alter(Setting{"min.insync.replicas", strconv.Itoa(t.Replicas)}),
+			"has min.insync.replicas=%d and %d replicas: nothing can be written to it", n, t.Replicas)
 	}
 }
 

@@ -43,11 +43,7 @@ func statusCommand(f *command.Flags) *cobra.Command {
 			w.SetStyle(table.StyleLight)
 			w.AppendHeader(table.Row{"table", "cycle", "begun", "ranges", "rows", "oldest verification", "paused"})
 			for _, t := range scan.Tables {
-				oldest := "never"
-				if !t.Oldest.IsZero() {
-					oldest = t.Oldest.Format(time.RFC3339)
-				}
-				w.AppendRow(table.Row{t.Table, t.Cycle, t.Started.Format(time.RFC3339), fmt.Sprintf("%d of %d", t.Done, t.Ranges), t.Rows, oldest, t.Paused})
+				w.AppendRow(table.Row{t.Table, t.Cycle, when(t.Started), fmt.Sprintf("%d of %d", t.Done, t.Ranges), t.Rows, when(t.Oldest), t.Paused})
 			}
 			_, err = fmt.Fprintln(c.OutOrStdout(), w.Render()+publishers(scan.Shares))
 			return err
@@ -57,6 +53,13 @@ func statusCommand(f *command.Flags) *cobra.Command {
 	f.Brokers(c)
 	f.CursorFile(c)
 	return c
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Format(time.RFC3339)
 }
 
 // publishers lists who last took up which shares of the work.

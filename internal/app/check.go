@@ -94,7 +94,7 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 		}
 		checks = append(checks, source.Checks()...)
 	}
-	kafka := &check.Kafka{Brokers: s.Brokers, Principal: s.Security.Principal(), Security: secured(s.Security), Warnings: s.Security.Warnings(), Sink: p.policy.Gate.Group}
+	kafka := &check.Kafka{Brokers: s.Brokers, Principal: s.Security.Principal(), Security: secured(s.Security), Warnings: s.Security.Warnings(), Sink: p.policy.Gate.Group, Wanted: wantsKafka(p.policy)}
 	kafka.Needs = func() ([]transport.TopicSpec, []transport.Right, error) {
 		n := PublisherNeeds(p.policy.Pipeline)
 		return n.Topics, n.Rights, nil
@@ -121,7 +121,7 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 			kafka.After = []string{"replica/connect"}
 			kafka.Needs = func() ([]transport.TopicSpec, []transport.Right, error) {
 				consumer, err := name()
-				n := DetectorNeeds(p.policy.Pipeline, consumer)
+				n := ConsumerNeeds(p.policy, consumer)
 				return n.Topics, n.Rights, err
 			}
 		}
@@ -135,6 +135,18 @@ type broker struct{ *transport.Kafka }
 // Progress is how far a group of somebody else's has got.
 func (b broker) Progress(ctx context.Context, group string) (transport.Progress, error) {
 	return b.Follow().Progress(ctx, group)
+}
+
+// wantsKafka is what of a policy can't do without Kafka; empty: nothing.
+func wantsKafka(p *policy.Policy) string {
+	switch {
+	case p.Gate.Group != "":
+		return "gate.group"
+	case p.Resync.Via == policy.ViaDebezium:
+		return "resync.via: " + policy.ViaDebezium
+	default:
+		return ""
+	}
 }
 
 // secured says in words how the connection to Kafka is made.

@@ -162,11 +162,7 @@ func Consumer(ctx context.Context, s Settings) error {
 	defer st.close()
 	g, err := s.ground(ctx, &st, side{s.openReplica, func(p *policy.Policy, id postgres.Identity) (Needs, error) {
 		name, err := s.consumer(id)
-		needs := DetectorNeeds(p.Pipeline, name)
-		if p.Resync.Via == policy.ViaDebezium {
-			needs = needs.and(DebeziumNeeds(p, name))
-		}
-		return needs, err
+		return ConsumerNeeds(p, name), err
 	}})
 	if err != nil {
 		return err

@@ -64,6 +64,15 @@ func DebeziumNeeds(p *policy.Policy, consumer string) Needs {
 	}
 }
 
+// ConsumerNeeds lists all that a replica's side uses under a policy.
+func ConsumerNeeds(p *policy.Policy, consumer string) Needs {
+	needs := DetectorNeeds(p.Pipeline, consumer)
+	if p.Resync.Via == policy.ViaDebezium {
+		needs = needs.and(DebeziumNeeds(p, consumer))
+	}
+	return needs
+}
+
 // and joins what two parts of a side need.
 func (n Needs) and(o Needs) Needs {
 	return Needs{Topics: slices.Concat(n.Topics, o.Topics), Rights: slices.Concat(n.Rights, o.Rights)}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,6 +76,10 @@ func TestCheck(t *testing.T) {
 	t.Cleanup(client.Close)
 	if topics, err := kadm.NewClient(client).ListTopics(t.Context()); err != nil || len(topics) > 0 {
 		t.Errorf("it made topics: %v, %v", topics, err)
+	}
+	through := writeFile(t, "policy.yaml", "pipeline: plain\ntables: [{table: public.*}]\nresync: {via: debezium, debezium: {topic_prefix: cdc}}\n")
+	if _, r := preflight(t, replica("--policy", through)); !slices.ContainsFunc(of(r, "kafka", "topics"), func(f check.Finding) bool { return f.Object == "cdc-signal" && f.Verdict == check.OK }) {
+		t.Errorf("resyncs go through Debezium, and its topics are not looked at: %+v", r)
 	}
 	code, stdout, stderr := run(t, replica("--source", d.src.dsn))
 	if code != 0 || stderr != "" && strings.Contains(stderr, "ERROR") {
