@@ -74,8 +74,12 @@ func (f *Follower) Progress(ctx context.Context, group string) (Progress, error)
 		switch commit, ok := commits.Lookup(at.topic, at.id); {
 		case ok && commit.Err != nil:
 			return Progress{}, explainGroup(commit.Err)
+		case ok && commit.At > log.end:
+			// The commit is of records that are no more, and says nothing of those that are there now.
+			return Progress{}, fmt.Errorf("it has committed offset %d, beyond the end of %s[%d] at %d: was the topic made anew, or did a broker lose records? Wait until the sink has read it, or set the group's offset to what it has read",
+				commit.At, at.topic, at.id, log.end)
 		case ok && commit.At >= 0:
-			p.Done = min(max(commit.At, log.start), log.end) // what expired before it was read never comes
+			p.Done = max(commit.At, log.start) // what expired before it was read never comes
 		}
 		out.Partitions = append(out.Partitions, p)
 	}

@@ -245,6 +245,11 @@ func TestProgressThatIsNotKnown(t *testing.T) {
 		"a partition without a commit": {func(ctx context.Context, s *sinkOf) {
 			s.produce(ctx, "a", 1)
 		}, []kgo.Opt{}, "it has committed nothing of a[0]"},
+		// What is in it now are other records than the group has read.
+		"a topic that was made anew": {func(ctx context.Context, s *sinkOf) {
+			s.produce(ctx, "a", 2)
+			s.commit(ctx, "a", 3)
+		}, []kgo.Opt{}, "beyond the end of a[0]"},
 		"no right to the group": {func(_ context.Context, s *sinkOf) {
 			s.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.DescribeGroups}, Err: kerr.GroupAuthorizationFailed, Count: -1})
 		}, []kgo.Opt{}, "grant DESCRIBE on the group"},
