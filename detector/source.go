@@ -149,6 +149,7 @@ func (s *Source) forgetAll() {
 
 // ask puts a question and believes only the pinned source's answer.
 func (s *Source) ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.Envelope, error) {
+	through := s.parts.Gate.Through()
 	reply, err := s.parts.Asker.Ask(ctx, env)
 	if err != nil {
 		return nil, err
@@ -156,8 +157,11 @@ func (s *Source) ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.E
 	if err := s.Believe(ctx, reply); err != nil {
 		return nil, err
 	}
-	if at := reply.GetReadAt(); at != nil && !s.parts.Gate.Heard(at.AsTime(), reply.GetTimeline()) {
-		return nil, &OutdatedError{Timeline: reply.GetTimeline()}
+	if at := reply.GetReadAt(); at != nil {
+		s.parts.Gate.Turned(through, at.AsTime())
+		if !s.parts.Gate.Heard(at.AsTime(), reply.GetTimeline()) {
+			return nil, &OutdatedError{Timeline: reply.GetTimeline()}
+		}
 	}
 	return reply, nil
 }

@@ -101,7 +101,9 @@ type Gate struct {
 	path     pathView
 	group    groupView
 	marks    marks
-	last     State // the last verdict
+	beaten   time.Time // the newest heartbeat, as it was last read
+	back     time.Time // not zero: the source's clock was set back, and had not been beyond this; no beat has come from after that
+	last     State     // the last verdict
 }
 
 // timeline is what is known of the source's failovers.
@@ -146,6 +148,41 @@ func (g *Gate) Heard(readAt time.Time, timeline uint32) bool {
 	return true
 }
 
+// Through is that of the last verdict.
+func (g *Gate) Through() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.last.Through
+}
+
+// Turned finds out that the source's clock was set back: a question that was put when the last verdict was Through this time has been answered from a read that
+// was earlier. What the gate holds then is true of the time as it passed before. Taken for the same hours as they pass again, it would cover what has yet to come through.
+func (g *Gate) Turned(through, readAt time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !through.After(readAt) {
+		return
+	}
+	if g.path.through.After(readAt) {
+		g.path.forget()
+	}
+	g.marks.rewind(readAt)
+	if !g.beaten.Before(through) { // else a beat from after that is here already
+		g.back = latest(g.beaten, g.sourceNow())
+	}
+}
+
+// follow takes a heartbeat in; CDC keeps commit order, so one that is older than the one before was written after the clock was set back. It needs the lock.
+func (g *Gate) follow(b beat) {
+	if b.err != nil || b.at.IsZero() {
+		return
+	}
+	if b.at.Before(g.beaten) || b.at.After(g.back) {
+		g.back = time.Time{}
+	}
+	g.beaten = b.at
+}
+
 // Saw tells the gate the read time and the timeline of a message, which may have waited: the source's clock was at least there.
 func (g *Gate) Saw(readAt time.Time, timeline uint32) {
 	g.mu.Lock()
@@ -168,7 +205,7 @@ func (g *Gate) onto(timeline uint32, at time.Time) {
 	if g.line.highest != 0 {
 		g.line.since = at
 		g.path.forget() // it was of the server before
-		g.marks = marks{}
+		g.marks, g.back = marks{}, time.Time{}
 	}
 	g.line.highest = timeline
 }
@@ -190,6 +227,7 @@ func (g *Gate) Check(ctx context.Context) State {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.onto(beat.timeline, beat.at)
+	g.follow(beat)
 	s := g.judge(beat)
 	s.Source = g.sourceNow()
 	switch first := g.last.By == "" && !g.last.Open; {
@@ -292,6 +330,9 @@ func (g *Gate) byHeartbeat(b beat) Measure {
 		// What CDC still carries of the old primary may be newer than the source, and its clock may have been ahead.
 		m.closes = ByTimeline
 		return m.closed("the source failed over (timeline %d) and CDC has brought no heartbeat of that timeline yet; the newest is of timeline %d", g.line.highest, b.timeline)
+	}
+	if !g.back.IsZero() {
+		return m.closed("the source's clock was set back, and CDC has brought no heartbeat from after that yet; the newest is of %s", b.at.Format(time.RFC3339))
 	}
 	m.through, m.Lag = b.at, max(0, now.Sub(b.at))
 	if limit := time.Duration(g.policy.MaxLag); m.Lag > limit {

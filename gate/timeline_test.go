@@ -64,3 +64,34 @@ func TestFailoverUnderAnAssumedLag(t *testing.T) {
 		t.Errorf("closed: %s", s.Reason)
 	}
 }
+
+// A heartbeat from before the source's clock was set back proves nothing about the hours that pass again, although CDC stands still and it looks like the newest.
+func TestASourceClockThatWasSetBack(t *testing.T) {
+	t.Parallel()
+	source, now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), time.Now()
+	b := &beats{at: source, timeline: 1}
+	g := gate.New(policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true}}, gate.Parts{Heartbeat: b, Now: func() time.Time { return now }})
+	g.Heard(source, 1)
+	state := g.Check(t.Context())
+	if !state.Open {
+		t.Fatalf("%+v", state)
+	}
+	answered := func(readAt time.Time) {
+		g.Turned(g.Through(), readAt)
+		g.Heard(readAt, 1)
+	}
+	for _, back := range []time.Duration{-time.Minute, time.Second, -time.Minute} { // an answer that comes late takes nothing back
+		answered(source.Add(back))
+		if s := g.Check(t.Context()); s.Open || !s.Through.IsZero() || !strings.Contains(s.Reason, "clock was set back") {
+			t.Fatalf("%s: %+v", back, s)
+		}
+	}
+	b.at = source.Add(-59 * time.Second)
+	if s := g.Check(t.Context()); !s.Open || !s.Through.Equal(b.at) {
+		t.Errorf("a beat came from after that: %+v", s)
+	}
+	answered(source.Add(-58 * time.Second))
+	if s := g.Check(t.Context()); !s.Open {
+		t.Errorf("all is well again: %+v", s)
+	}
+}
