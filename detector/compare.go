@@ -2,6 +2,7 @@ package detector
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/trickle-verify/trickle/digest"
@@ -22,13 +23,16 @@ func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope
 	v := entry.Verified{
 		Table: t.Name, Range: rng, RangeID: print.GetRangeId(), Cycle: print.GetCycle(), Ranges: print.GetRanges(), Rows: print.GetRows(), Digest: t.Kind,
 	}
-	own, err := d.Replica.Thumbprint(ctx, t.Name, rng, leftOut, digest.Kind(print.GetDigest()))
-	if err != nil {
-		return err
-	}
-	if own == (digest.Thumbprint{Rows: print.GetRows(), Sum: print.GetSum()}) {
-		v.Equal = true
-		return d.Ledger.Record(ctx, v, nil, 0)
+	alike := computable(t, print)
+	if alike {
+		own, err := d.Replica.Thumbprint(ctx, t.Name, rng, leftOut, digest.Kind(print.GetDigest()))
+		if err != nil {
+			return err
+		}
+		if own == (digest.Thumbprint{Rows: print.GetRows(), Sum: print.GetSum()}) {
+			v.Equal = true
+			return d.Ledger.Record(ctx, v, nil, 0)
+		}
 	}
 	// A resync that walks the whole table finds the keys by itself; and where too many suspects wait that nothing can be proven about, the range is only
 	// noted as not equal.
@@ -44,19 +48,29 @@ func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope
 		return d.Ledger.Record(ctx, v, nil, 0)
 	}
 	var suspects []drift.Suspect
-	if rows := env.GetRows(); rows != nil {
+	if rows := env.GetRows(); rows != nil && alike {
 		suspects, err = d.narrowByRows(ctx, t, env, rows)
 	} else {
 		suspects, err = d.narrow(ctx, t, rng, leftOut)
 	}
+	if err != nil && !alike {
+		return errors.Join(err, d.source.WantPortable(ctx, t.Name)) // so that at least the next cycle brings them
+	}
 	if err != nil {
 		return err
 	}
+	v.Equal = !alike && len(suspects) == 0
 	for i := range suspects {
 		suspects[i].RangeID, suspects[i].Range = v.RangeID, rng
 	}
 	d.Log.Debug("range differs", "table", t.Name, "range", rng.String(), "suspects", len(suspects))
 	return d.Ledger.Record(ctx, v, suspects, time.Duration(rules.Detect.Confirm.Delay))
+}
+
+// computable tells whether the replica can compute the digests of a message. Where it can't, the publisher that sent it has forgotten that, over a restart, or
+// is one of several and has not been asked yet; then the range is compared by asking, with digests that both sides have.
+func computable(t Table, print *tricklepb.Thumbprint) bool {
+	return digest.Kind(print.GetDigest()) != digest.Record || print.GetProbe() == t.Probe
 }
 
 // narrow asks for a range's keys and digests and returns those that differ from the replica's.

@@ -189,10 +189,6 @@ func (d *Detector) Handle(ctx context.Context, where string, env *tricklepb.Enve
 	if err != nil {
 		return d.pauseOrRetry(ctx, env.GetTable(), err)
 	}
-	if digest.Kind(print.GetDigest()) == digest.Record && print.GetProbe() != table.Probe {
-		// The publisher forgot, over a restart, that this replica can't compute these digests; the next cycle brings portable ones.
-		return d.source.WantPortable(ctx, table.Name)
-	}
 	err = d.compare(ctx, table, env, print)
 	if d.Replica.Stale(err) {
 		d.source.Forget(env.GetTable())

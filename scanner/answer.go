@@ -120,6 +120,9 @@ func (s *Scanner) keyDigests(ctx context.Context, c *pgconn.PgConn, t *table, r 
 	rng, kind := message.RangeOf(q.GetRange()), digest.Kind(q.GetDigest())
 	body := &tricklepb.KeyDigestsReply{Range: rng.Proto()}
 	r.reply.Body = &tricklepb.Envelope_KeyDigestsReply{KeyDigestsReply: body}
+	if kind == digest.Portable { // it may have told another publisher, or this one before a restart
+		s.wantPortable(r.req.GetTable())
+	}
 	if e := q.GetExpected(); e != nil {
 		expected := digest.Thumbprint{Rows: e.GetRows(), Sum: e.GetSum()}
 		o := postgres.ScanOptions{Digest: kind, Everything: true}
@@ -151,9 +154,7 @@ func (s *Scanner) hello(ctx context.Context, name string, h *tricklepb.HelloRequ
 		return nil, err
 	}
 	if h.GetPortable() {
-		s.mu.Lock()
-		s.portable[name] = true
-		s.mu.Unlock()
+		s.wantPortable(name)
 	}
 	var reply *tricklepb.Envelope
 	err = s.Source.Read(ctx, t.layout, func(_ *pgconn.PgConn, at postgres.At) error {

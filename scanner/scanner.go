@@ -215,6 +215,13 @@ func (s *Scanner) kind(name string) digest.Kind {
 	return digest.Record
 }
 
+// wantPortable: some replica can't compute the table's record digests.
+func (s *Scanner) wantPortable(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.portable[name] = true
+}
+
 // Plan cuts a piece of a table into ranges of about range_rows rows.
 func (s *Scanner) Plan(ctx context.Context, name string, within message.Range) ([]cursor.Range, error) {
 	t, err := s.table(ctx, name)
