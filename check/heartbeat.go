@@ -106,6 +106,26 @@ func (s *Source) heartbeat(ctx context.Context) ([]Finding, error) {
 	return []Finding{f.of(object)}, nil
 }
 
+// order is whether CDC keeps commit order between the heartbeat and the tables, which nothing else proves where the heartbeat stands alone. Debezium is known not to.
+func (s *Source) order(ctx context.Context) ([]Finding, error) {
+	side := &s.Side
+	if s.Primary != nil {
+		side = s.Primary // which CDC reads
+		if _, err := side.connect(ctx); err != nil {
+			return nil, err
+		}
+	}
+	there, err := heartbeat.New(side.pool, s.Policy.Gate.Heartbeat.Table, s.pipeline).BesideDebezium(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if there {
+		return []Finding{warn("gate: {slot: <slot.name of the connector>, group: connect-<name of the sink>} in the policy, with or without the heartbeat",
+			"Debezium reads this database, and gate.heartbeat stands alone: with a topic for each table, and a sink that writes in batches, the heartbeat overtakes rows that were committed before it, and changes in flight are taken for drift")}, nil
+	}
+	return []Finding{ok("no session of Debezium is here, beside which a heartbeat alone proves nothing")}, nil
+}
+
 // beatAge is how old the pipeline's beat is by this server's clock; nil where there is none.
 func (s *Side) beatAge(ctx context.Context, name postgres.Name) (*time.Duration, error) {
 	var at *float64

@@ -51,6 +51,9 @@ func (s *Source) Checks() []Check {
 	if s.Policy.Gate.Heartbeat.Enabled {
 		checks = append(checks, Check{Group: s.Name, Name: "heartbeat", Needs: append(slices.Clone(usable), s.id("publications")), Run: s.heartbeat})
 	}
+	if s.Policy.Gate.Alone() {
+		checks = append(checks, Check{Group: s.Name, Name: "order", Needs: usable, Run: s.order})
+	}
 	carried := append(slices.Clone(found), s.id("publications"))
 	return append(checks,
 		Check{Group: "tables", Name: "found", Needs: usable, Run: s.find},

@@ -1,7 +1,10 @@
 package check_test
 
 import (
+	"context"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -85,5 +88,40 @@ func TestFaultsOfTheSource(t *testing.T) {
 			t.Parallel()
 			f.test(t)
 		})
+	}
+}
+
+// Beside Debezium a heartbeat alone proves nothing, and the preflight says so as long as Debezium is there to be seen, also to who may not see what sessions do.
+func TestAHeartbeatAloneBesideDebezium(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "source")
+	d.policy = beating
+	run(t, d.source, `REVOKE pg_read_all_stats FROM `+pgx.Identifier{d.role}.Sanitize())
+	config, err := pgx.ParseConfig(d.source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.RuntimeParams["application_name"] = "Debezium Streaming"
+	connector, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = connector.Close(context.Background()) })
+	found := bad(d.look("source"), "source", "order", "")
+	if len(found) != 1 || found[0].Verdict != check.Warning || !strings.Contains(found[0].Fix, "group: connect-") {
+		t.Errorf("found %+v", found)
+	}
+	d.policy = plain + "gate: {heartbeat: true, slot: debezium, group: sink}\n"
+	if found := bad(d.look("source"), "source", "order", ""); len(found) > 0 {
+		t.Errorf("with slot and group: %+v", found)
+	}
+	d.policy = beating
+	if err := connector.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); len(bad(d.look("source"), "source", "order", "")) > 0; { // its session ends a moment later
+		if time.Now().After(deadline) {
+			t.Fatal("Debezium has gone, and it is still warned of")
+		}
 	}
 }

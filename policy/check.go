@@ -183,6 +183,9 @@ func (c *check) gate() {
 	default:
 		c.warn("gate", "none of heartbeat, slot with group, and assume_lag is given: lag is unknown, so drift is reported and nothing is corrected")
 	}
+	if g.Alone() && c.policy.Resync.Via == ViaDebezium {
+		c.warn("gate.heartbeat", "stands alone beside Debezium, where it overtakes rows that were committed before it, unless one topic carries all tables and the sink writes rows one by one: name gate.slot and gate.group too, or changes in flight are taken for drift")
+	}
 }
 
 // debezium fills in what follows from the connector's prefix.

@@ -283,6 +283,8 @@ func TestWarnings(t *testing.T) {
 		{"a group alone", "gate: {group: sink}", "gate"},
 		{"slot and group", "gate: {slot: debezium, group: sink}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
 		{"a slot beside the heartbeat", "gate: {slot: debezium, heartbeat: true}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
+		{"a heartbeat alone beside Debezium", "gate: {heartbeat: true}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}\nresync: {via: debezium, debezium: {topic_prefix: shop}}", "gate.heartbeat"},
+		{"more than a heartbeat beside Debezium", "gate: {heartbeat: true, slot: debezium, group: sink}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}\nresync: {via: debezium, debezium: {topic_prefix: shop}}", ""},
 		{"slow heart", "gate: {heartbeat: {interval: 1m}}", "gate.heartbeat.interval"},
 		{"nothing odd", "gate: {heartbeat: true}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
 	} {

@@ -98,6 +98,9 @@ type Gate struct {
 	Group     string    `yaml:"group" doc:"Consumer group of the CDC's sink: how far it has got in its topics. With slot it proves what has been applied."`
 }
 
+// Alone reports that only the heartbeat tells what has been applied, which takes CDC that keeps commit order across tables.
+func (g Gate) Alone() bool { return g.Heartbeat.Enabled && (g.Slot == "" || g.Group == "") }
+
 // Heartbeat is true, false or a mapping of its own in the file.
 type Heartbeat struct {
 	Enabled  bool     `yaml:"-"`

@@ -78,7 +78,7 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
 	}
 	if p.Gate.Heartbeat.Enabled {
-		if pub.beat, err = heart(ctx, p, w); err != nil {
+		if pub.beat, err = s.heart(ctx, p, w); err != nil {
 			return nil, err
 		}
 	}

@@ -35,7 +35,7 @@ func (s Settings) openPrimary(ctx context.Context, st *stack, source postgres.Id
 }
 
 // heart makes the heartbeat's table where it is written: on the primary.
-func heart(ctx context.Context, p *policy.Policy, w sourceWiring) (*heartbeat.Table, error) {
+func (s Settings) heart(ctx context.Context, p *policy.Policy, w sourceWiring) (*heartbeat.Table, error) {
 	pool := w.pool
 	switch {
 	case w.primary != nil:
@@ -44,7 +44,13 @@ func heart(ctx context.Context, p *policy.Policy, w sourceWiring) (*heartbeat.Ta
 		return nil, errors.New("the heartbeat can't be written on a standby: name its primary (--primary or TRICKLE_PRIMARY_DSN), point --source at it, or set gate.assume_lag")
 	}
 	beat := heartbeat.New(pool, p.Gate.Heartbeat.Table, p.Pipeline)
-	err := beat.Create(ctx)
+	if err := beat.Create(ctx); err != nil || !p.Gate.Alone() {
+		return beat, err
+	}
+	there, err := beat.BesideDebezium(ctx)
+	if there {
+		s.Log.Warn("Debezium reads the source and gate.heartbeat stands alone: with a topic for each table it overtakes rows, and changes in flight are taken for drift; name gate.slot and gate.group too")
+	}
 	return beat, err
 }
 
