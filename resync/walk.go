@@ -109,6 +109,10 @@ func (w *walk) stream(ctx context.Context, list detector.Listing) (bool, error) 
 	if s.Copy.Print.Rows == 0 {
 		return true, nil
 	}
+	// Once more: by now the gate has heard the answer, and knows whether it comes from a server that the source failed over to in between.
+	if !w.Gate.Check(ctx).Open {
+		return false, errHeld
+	}
 	s.Copy.ResyncID, s.Copy.Piece = w.resync.ID, w.piece.N
 	out, err := w.Copier.Copy(ctx, w.table.Name, s.Copy, w.table.Kind)
 	if err != nil {

@@ -267,3 +267,30 @@ func TestTheBrakeHoldsACopy(t *testing.T) {
 	p.walk()
 	p.identical()
 }
+
+// The gate closes while the source is asked, as it does when the answer tells of a failover: nothing is copied until it is open again.
+func TestTheGateHoldsACopy(t *testing.T) {
+	t.Parallel()
+	p := emptied(t)
+	p.policy.Resync.InFlight = 1 // nobody else finds it closed
+	closed := make(chan struct{})
+	p.on(copying, func() {
+		p.beat.set(time.Time{})
+		close(closed)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.resync.Run(ctx) }()
+	<-closed
+	p.eventuallyIn(`SELECT NOT done AND leased_until = '-infinity' FROM trickle.resync_ranges WHERE hi IS NOT NULL`, "true") // it was given back
+	p.want(copies, "0 of 0 rows, open 0")
+	p.want(`SELECT count(*) FROM t`, "0")
+	p.caughtUp()
+	p.eventuallyIn(`SELECT state FROM trickle.resyncs`, "done")
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	p.identical()
+	p.want(kinds, "none")
+}
