@@ -40,6 +40,13 @@ var errCopyFormat = errors.New("what COPY wrote is not in the format that it was
 
 // Write takes the next bytes. It never fails, so that the connection lives on; end tells what went wrong.
 func (s *splitter) Write(p []byte) (int, error) {
+	if s.failed == nil {
+		s.take(p)
+	}
+	return len(p), nil
+}
+
+func (s *splitter) take(p []byte) {
 	buf := p
 	if len(s.rest) > 0 {
 		s.rest = append(s.rest, p...)
@@ -53,7 +60,6 @@ func (s *splitter) Write(p []byte) (int, error) {
 		buf = buf[n:]
 	}
 	s.rest = append(s.rest[:0], buf...)
-	return len(p), nil
 }
 
 // end returns the rows that were kept.

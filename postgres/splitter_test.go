@@ -103,3 +103,20 @@ func FuzzSplitter(f *testing.F) {
 		}
 	})
 }
+
+// What comes behind a row that can't be read is not kept.
+func TestSplitterGivesUp(t *testing.T) {
+	t.Parallel()
+	s := &splitter{columns: 1, mostRows: 1000, mostBytes: 1000}
+	for range 100 {
+		if _, err := s.Write([]byte("t\t\\N\tvalue\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(s.rest) > 20 {
+		t.Errorf("%d bytes are kept", len(s.rest))
+	}
+	if _, err := s.end(); err == nil {
+		t.Error("a row without a digest was taken")
+	}
+}
