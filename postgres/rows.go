@@ -86,12 +86,17 @@ func (l *Layout) settledSQL(s Settled) string {
 	case s.Xmin == 0:
 		return "false"
 	default:
-		// A sample further back than ages reach would have a negative one itself: then every age from 0 on may be younger. A subquery, so
-		// that it is worked out once and not for each row.
-		sample := strconv.FormatUint(s.Xmin, 10)
-		return "(pg_catalog.age(t.xmin) NOT BETWEEN 0 AND (SELECT CASE WHEN pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric - " + sample +
-			"::numeric > 2000000000::numeric THEN 2147483646 ELSE pg_catalog.age(" + Literal(strconv.FormatUint(s.Xmin&0xffffffff, 10)) + "::xid) END))"
+		return olderSQL("t.xmin", s.Xmin)
 	}
+}
+
+// olderSQL is true for what was written by a transaction before the one of that number.
+func olderSQL(xmin string, than uint64) string {
+	// A sample further back than ages reach would have a negative one itself: then every age from 0 on may be younger. A subquery, so
+	// that it is worked out once and not for each row.
+	sample := strconv.FormatUint(than, 10)
+	return "(pg_catalog.age(" + xmin + ") NOT BETWEEN 0 AND (SELECT CASE WHEN pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric - " + sample +
+		"::numeric > 2000000000::numeric THEN 2147483646 ELSE pg_catalog.age(" + Literal(strconv.FormatUint(than&0xffffffff, 10)) + "::xid) END))"
 }
 
 // operator is an operator between values of these columns, all of the key's by default. Where it is one of Postgres's own for all of them it is named

@@ -282,16 +282,18 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 	if o.Known != nil && o.Known.Xmin != 0 {
 		p := &params{}
 		var total, settled uint64
-		sql := "SELECT count(*), count(*) FILTER (WHERE " + l.settledSQL(Settled{Xmin: o.Known.Xmin}) + ") FROM " + l.rows() + " t" + l.where(p, r)
+		same := false
+		sql := "SELECT count(*), count(*) FILTER (WHERE " + l.settledSQL(Settled{Xmin: o.Known.Xmin}) + "), " + l.sameSQL(p, o.Known.Xmin) + " FROM " + l.rows() + " t" + l.where(p, r)
 		err := each(ctx, c, sql, p.args, func(row [][]byte) error {
 			total, _ = strconv.ParseUint(string(row[0]), 10, 64)
 			settled, _ = strconv.ParseUint(string(row[1]), 10, 64)
+			same = isTrue(row[2])
 			return nil
 		})
 		if err != nil {
 			return Scan{}, err
 		}
-		if total == settled && total == o.Known.Print.Rows {
+		if same && total == settled && total == o.Known.Print.Rows {
 			return Scan{Print: o.Known.Print, Rows: int(total), Unchanged: true}, nil
 		}
 	}
@@ -326,6 +328,17 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 		return nil
 	})
 	return scan, err
+}
+
+// sameSQL is true while the name stands for the same table, of the same partitions, as before a transaction: one that takes another's place brings rows
+// of any age.
+func (l *Layout) sameSQL(p *params, before uint64) string {
+	name := "to_regclass(" + p.add(text(l.Name.SQL())) + ")"
+	if !l.partitioned {
+		return "(SELECT " + olderSQL("c.xmin", before) + " FROM pg_class c WHERE c.oid = " + name + ")"
+	}
+	return "(SELECT bool_and(" + olderSQL("c.xmin", before) + " AND (i.xmin IS NULL OR " + olderSQL("i.xmin", before) +
+		")) FROM pg_partition_tree(" + name + ") AS tree JOIN pg_class c ON c.oid = tree.relid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
 }
 
 // ScanOptions tell Scan what to take.
