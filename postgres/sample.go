@@ -88,7 +88,7 @@ func orderOf(places []int) float64 {
 	return max(0, 1-(sum/(n-1)-1)/(n/3-1))
 }
 
-// planned is what the planner expects of a table: its rows, and the bytes of one's compared columns.
+// planned is what is expected of a table: its rows, and the bytes of one's compared columns, at least as many as are stored.
 type planned struct {
 	rows  int64
 	width int // at least 1
@@ -110,7 +110,24 @@ func (l *Layout) size(ctx context.Context, c *pgconn.PgConn) (size planned, err 
 		size = planned{rows: int64(plans[0].Plan.Rows), width: max(1, plans[0].Plan.Width)}
 		return nil
 	})
+	if err != nil {
+		return size, err
+	}
+	// Of a value that is stored out of line the planner knows the pointer's width.
+	apart, err := l.apart(ctx, c)
+	size.width += int(apart.bytes / max(1, apart.rows, size.rows))
 	return size, err
+}
+
+// apart measures what a table or its partitions store out of line, and counts the rows that this belongs to, as the planner has it: 0 where it does not know.
+func (l *Layout) apart(ctx context.Context, c *pgconn.PgConn) (of struct{ bytes, rows int64 }, err error) {
+	err = each(ctx, c, `SELECT coalesce(sum(pg_catalog.pg_relation_size(c.reltoastrelid)), 0)::bigint, coalesce(sum(greatest(c.reltuples, 0::float4)), 0)::bigint
+		FROM pg_class c WHERE c.oid = to_regclass($1) OR c.oid IN (SELECT relid FROM pg_partition_tree(to_regclass($1)) WHERE isleaf)`, []Arg{text(l.Name.SQL())}, func(row [][]byte) error {
+		of.bytes, _ = strconv.ParseInt(string(row[0]), 10, 64)
+		of.rows, _ = strconv.ParseInt(string(row[1]), 10, 64)
+		return nil
+	})
+	return of, err
 }
 
 // quotedColumns are the compared columns' names in SQL.
