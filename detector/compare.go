@@ -21,7 +21,7 @@ func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope
 	leftOut := message.KeysOf(print.GetLeftOut())
 	rules := d.rules()
 	v := entry.Verified{
-		Table: t.Name, Range: rng, RangeID: print.GetRangeId(), Cycle: print.GetCycle(), Ranges: print.GetRanges(), Rows: print.GetRows(), Digest: t.Kind,
+		Table: t.Name, Range: rng, RangeID: print.GetRangeId(), Cycle: print.GetCycle(), Ranges: print.GetRanges(), Rows: print.GetRows(), Digest: t.Kind, ReadAt: env.GetReadAt().AsTime(),
 	}
 	alike := computable(t, print)
 	if alike {

@@ -38,6 +38,7 @@ type Verified struct {
 	Rows    uint64
 	Digest  digest.Kind
 	Equal   bool
+	ReadAt  time.Time // the source's clock when the publisher read it
 }
 
 // Discrepancy is a proven difference.

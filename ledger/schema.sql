@@ -86,8 +86,16 @@ CREATE TABLE IF NOT EXISTS trickle.tables (
     resolved        bigint NOT NULL DEFAULT 0,
     failed          bigint NOT NULL DEFAULT 0,
     last_failure    text,
+    read_at         timestamptz NOT NULL DEFAULT '-infinity', -- when the source was read for the newest of what was compared
     PRIMARY KEY (pipeline, table_name)
 );
+
+DO $$ BEGIN
+    -- For a ledger from before cycles could begin anew.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.tables'::regclass AND attname = 'read_at') THEN
+        ALTER TABLE trickle.tables ADD COLUMN read_at timestamptz NOT NULL DEFAULT '-infinity';
+    END IF;
+END $$;
 
 -- When each range was last verified: the coverage, and what the window's ratio is taken of.
 CREATE TABLE IF NOT EXISTS trickle.ranges (

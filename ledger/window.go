@@ -15,14 +15,17 @@ import (
 // Record notes a compared range together with the suspects it gave, in one transaction: once it returns, the message is dealt with.
 func (l *Ledger) Record(ctx context.Context, v entry.Verified, suspects []drift.Suspect, due time.Duration) error {
 	err := l.locked(ctx, v.Table, func(tx pgx.Tx) error {
+		if err := l.begunAnew(ctx, tx, v); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, `WITH seen AS (
 				INSERT INTO trickle.ranges (pipeline, table_name, range_id, lo, hi, cycle, rows, equal, verified_at)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp())
 				ON CONFLICT (pipeline, table_name, range_id) DO UPDATE SET lo = excluded.lo, hi = excluded.hi, cycle = excluded.cycle,
 					rows = excluded.rows, equal = excluded.equal, verified_at = excluded.verified_at)
-			UPDATE trickle.tables SET cycle = greatest(cycle, $6), ranges = $9, digest = $10, rows_verified = rows_verified + $7,
+			UPDATE trickle.tables SET cycle = greatest(cycle, $6), ranges = $9, digest = $10, read_at = greatest(read_at, $11), rows_verified = rows_verified + $7,
 				ranges_verified = ranges_verified + 1, paused = '' WHERE pipeline = $1 AND table_name = $2`,
-			l.pipeline, v.Table, int64(v.RangeID), array(v.Range.Lo), array(v.Range.Hi), int64(v.Cycle), int64(v.Rows), v.Equal, int64(v.Ranges), v.Digest.String())
+			l.pipeline, v.Table, int64(v.RangeID), array(v.Range.Lo), array(v.Range.Hi), int64(v.Cycle), int64(v.Rows), v.Equal, int64(v.Ranges), v.Digest.String(), v.ReadAt)
 		if err != nil {
 			return err
 		}
@@ -37,6 +40,15 @@ func (l *Ledger) Record(ctx context.Context, v entry.Verified, suspects []drift.
 		return fmt.Errorf("recording range %s of %s: %w", v.Range, v.Table, err)
 	}
 	return nil
+}
+
+// begunAnew forgets what was verified in earlier cycles where the publisher has lost its cursors and counts from the beginning: they would pass for the last one until it gets there.
+// A cycle that is none of the last two says so where the source was read for it after all else; else its message is only late.
+func (l *Ledger) begunAnew(ctx context.Context, tx pgx.Tx, v entry.Verified) error {
+	_, err := tx.Exec(ctx, `WITH t AS (
+			UPDATE trickle.tables SET cycle = $3 WHERE pipeline = $1 AND table_name = $2 AND cycle > $3 + 1 AND read_at < $4 RETURNING pipeline, table_name)
+		DELETE FROM trickle.ranges r USING t WHERE (r.pipeline, r.table_name) = (t.pipeline, t.table_name) AND r.cycle > $3`, l.pipeline, v.Table, int64(v.Cycle), v.ReadAt)
+	return err
 }
 
 // Count puts proven discrepancies into the window, each key once.

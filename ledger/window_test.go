@@ -257,3 +257,38 @@ func TestReport(t *testing.T) {
 		t.Errorf("no schema: %v", err)
 	}
 }
+
+// A publisher that has lost its cursors counts cycles from the beginning, and cuts other ranges: what it verified before is no part of its coverage, and what it
+// verifies now is. A message of an old cycle that only came late is none of that.
+func TestCyclesThatBeginAnew(t *testing.T) {
+	t.Parallel()
+	l, _ := fresh(t)
+	began := time.Now()
+	record := func(cycle uint64, read time.Duration, ids ...uint64) {
+		t.Helper()
+		for _, id := range ids {
+			v := verified(id, rng("", ""), 10)
+			v.Cycle, v.ReadAt = cycle, began.Add(read)
+			must(t, l.Record(t.Context(), v, nil, 0))
+		}
+	}
+	coverage := func(when string, want float64) {
+		t.Helper()
+		r, err := l.Report(t.Context())
+		if err != nil || len(r.Tables) != 1 || r.Tables[0].Coverage != want {
+			t.Errorf("%s: %+v, %v, want a coverage of %v", when, r.Tables, err, want)
+		}
+	}
+	record(499, time.Hour, 1, 2, 3, 4)
+	record(500, 2*time.Hour, 1, 2, 3, 4)
+	record(3, time.Minute, 1)
+	record(500, 2*time.Hour, 1)
+	coverage("a message that came late", 1)
+	record(1, 3*time.Hour, 11)
+	coverage("the first range of a new count", 0.25)
+	record(1, 4*time.Hour, 12, 13, 14)
+	coverage("all of them", 1)
+	record(2, 5*time.Hour, 11, 12)
+	record(3, 6*time.Hour, 11)
+	coverage("two cycles on, of which most is missing", 0.5)
+}
