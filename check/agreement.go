@@ -195,6 +195,7 @@ func (r *Replica) agreement(ctx context.Context) ([]Finding, error) {
 		}
 	}
 	r.keys = make([][]string, len(r.tables))
+	r.fitted = make([]*tricklepb.Schema, len(r.tables))
 	sources := make([]string, len(r.tables))
 	digests := make([]bool, len(r.tables)) // portable
 	var types postgres.Types
@@ -229,6 +230,9 @@ func (r *Replica) agreement(ctx context.Context) ([]Finding, error) {
 		}
 		faults, portable, err := r.fit(ctx, fitting{t, schema, rules, r.keys[i], &types})
 		digests[i] = portable
+		if err == nil && len(faults) == 0 {
+			r.fitted[i] = schema
+		}
 		return faults, err
 	})
 	if err != nil {

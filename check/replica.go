@@ -32,11 +32,12 @@ type Replica struct {
 	Publisher Publisher
 
 	// Each is found out by one check, and read by those that need it.
-	tables    []replicaTable // "found"
-	forbidden []bool         // "rights": which of the tables can't be read
-	keys      [][]string     // "agreement": the source's key in the replica's words; nil where it is not known
-	ledger    bool           // "schema trickle": its tables are there
-	pinned    string         // "pinned source"; empty: none yet
+	tables    []replicaTable      // "found"
+	forbidden []bool              // "rights": which of the tables can't be read
+	keys      [][]string          // "agreement": the source's key in the replica's words; nil where it is not known
+	fitted    []*tricklepb.Schema // "agreement": the source's table, where the replica's fits it; nil elsewhere
+	ledger    bool                // "schema trickle": its tables are there
+	pinned    string              // "pinned source"; empty: none yet
 }
 
 // NewReplica makes the checks of a replica.
@@ -63,6 +64,7 @@ func (r *Replica) Checks() []Check {
 		Check{Group: "replica tables", Name: "rights", Needs: found, Run: r.rights},
 		Check{Group: "replica tables", Name: "side effects", Needs: found, Run: r.sideEffects},
 		Check{Group: "replica tables", Name: "agreement", Needs: append(slices.Clone(found), "replica tables/rights", "tables/readable"), Run: r.agreement},
+		Check{Group: "replica tables", Name: "room", Needs: append(slices.Clone(found), "replica tables/agreement"), Run: r.room},
 		Check{Group: "replica tables", Name: "order of text keys", Needs: append(slices.Clone(found), "replica tables/agreement"), Run: r.textKeys},
 	)
 	gate := Check{Group: "gate", Name: "lag", Needs: nil, Run: func(context.Context) ([]Finding, error) { return []Finding{gated(r.Policy.Gate)}, nil }}
