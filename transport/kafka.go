@@ -250,28 +250,3 @@ func fromKafka(r *kgo.Record) Record {
 	}
 	return out
 }
-
-// kafkaLogger hands the client's log to slog, one level down: what is a warning to the client is no news to the operator.
-type kafkaLogger struct{ logger *slog.Logger }
-
-func (l kafkaLogger) Level() kgo.LogLevel {
-	switch ctx := context.Background(); {
-	case l.logger.Enabled(ctx, slog.LevelDebug):
-		return kgo.LogLevelInfo
-	case l.logger.Enabled(ctx, slog.LevelInfo):
-		return kgo.LogLevelWarn
-	default:
-		return kgo.LogLevelError
-	}
-}
-
-func (l kafkaLogger) Log(level kgo.LogLevel, msg string, keyvals ...any) {
-	to := slog.LevelDebug
-	switch level {
-	case kgo.LogLevelError:
-		to = slog.LevelWarn
-	case kgo.LogLevelWarn:
-		to = slog.LevelInfo
-	}
-	l.logger.Log(context.Background(), to, "kafka: "+msg, keyvals...)
-}

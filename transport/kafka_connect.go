@@ -29,7 +29,7 @@ func (k *Kafka) newAnonymous(opts ...kgo.Opt) (*kgo.Client, error) {
 	common := []kgo.Opt{
 		kgo.SeedBrokers(k.options.Brokers...),
 		kgo.ClientID(k.options.ClientID),
-		kgo.WithLogger(kafkaLogger{k.options.Logger}),
+		kgo.WithLogger(newKafkaLogger(k.options.Logger)),
 		kgo.WithHooks(k.options.Hooks...),
 		kgo.MetadataMinAge(retryEvery), // a reader notices a broker's return at once
 		kgo.RetryBackoffFn(func(tries int) time.Duration { return min(retryEvery*time.Duration(tries), 2*time.Second) }),

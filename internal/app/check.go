@@ -54,6 +54,9 @@ func Check(ctx context.Context, s Settings, o CheckOptions) (check.Report, error
 	if err != nil {
 		return check.Report{}, err
 	}
+	if err := s.Security.Check(); err != nil && len(s.Brokers) > 0 {
+		return check.Report{}, err
+	}
 	pre := &preflight{settings: s, policy: p}
 	defer pre.close()
 	checks, err := pre.checks(o)
@@ -68,9 +71,11 @@ type preflight struct {
 	settings Settings
 	policy   *policy.Policy
 
-	mu  sync.Mutex
-	st  stack
-	bus *transport.Kafka
+	mu sync.Mutex
+	st stack
+
+	dialling sync.Mutex // held for as long as brokers that are away are waited for, so nothing else takes it
+	bus      *transport.Kafka
 }
 
 func (p *preflight) close() { p.st.close() }
@@ -180,14 +185,18 @@ func (p *preflight) side(dsn string, o postgres.Options) (check.Side, error) {
 
 // kafka is the one connection to Kafka, made when it is first wanted.
 func (p *preflight) kafka(ctx context.Context) (*transport.Kafka, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.dialling.Lock()
+	defer p.dialling.Unlock()
 	if p.bus != nil {
 		return p.bus, nil
 	}
 	quiet := p.settings
 	quiet.Log = slog.New(slog.DiscardHandler) // what is odd is in the report
-	bus, err := quiet.openBus(ctx, &p.st)
+	var own stack
+	bus, err := quiet.openBus(ctx, &own)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.st.push(own.close)
 	p.bus = bus
 	return bus, err
 }
