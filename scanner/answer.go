@@ -99,7 +99,7 @@ func (s *Scanner) body(ctx context.Context, c *pgconn.PgConn, t *table, r reques
 	case *tricklepb.Envelope_RefetchRequest:
 		q := b.RefetchRequest
 		rows, err := t.layout.Rows(ctx, c, message.KeysOf(q.GetKeys()), postgres.Want{
-			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, r.at, timeOf(q.GetSettledBefore())), Values: !q.GetDigestsOnly(),
+			Digest: digest.Kind(q.GetDigest()), Settled: s.settled(r.at, timeOf(q.GetSettledBefore())), Values: !q.GetDigestsOnly(),
 		})
 		if err != nil {
 			return err
@@ -138,7 +138,7 @@ func (s *Scanner) keyDigests(ctx context.Context, c *pgconn.PgConn, t *table, r 
 			return nil
 		}
 	}
-	page, err := t.layout.Range(ctx, c, rng, limit(q.GetLimit()), postgres.Want{Digest: kind, Settled: s.settled(t, r.at, timeOf(q.GetSettledBefore()))})
+	page, err := t.layout.Range(ctx, c, rng, limit(q.GetLimit()), postgres.Want{Digest: kind, Settled: s.settled(r.at, timeOf(q.GetSettledBefore()))})
 	if err != nil {
 		return err
 	}

@@ -312,12 +312,9 @@ func (s *Scanner) Sample(ctx context.Context) (cursor.Sample, error) {
 
 // settled tells rows whose writers had ended by a time. Zero: none. A sample of another timeline tells nothing: a promoted standby gives transactions numbers
 // that the old primary may have given to others.
-func (s *Scanner) settled(t *table, at postgres.At, by time.Time) postgres.Settled {
+func (s *Scanner) settled(at postgres.At, by time.Time) postgres.Settled {
 	if by.IsZero() {
 		return postgres.Settled{}
-	}
-	if t.rules.QuietColumn != "" {
-		return postgres.Settled{Column: t.rules.QuietColumn, Before: by.Format(time.RFC3339Nano)}
 	}
 	sample, _ := s.Samples.Before(by)
 	if sample.Timeline != at.Timeline {
@@ -327,10 +324,14 @@ func (s *Scanner) settled(t *table, at postgres.At, by time.Time) postgres.Settl
 }
 
 // quiet is settled for a scan: until samples reach back far enough, whatever was written before the first one counts as quiet. That costs no
-// safety: quietness only spares the replica suspects that would resolve themselves.
+// safety: quietness only spares the replica suspects that would resolve themselves. So a column of times will do for it, which proves nothing: it is set before
+// its transaction ends, or not at all.
 func (s *Scanner) quiet(t *table, at postgres.At, by time.Time) postgres.Settled {
-	q := s.settled(t, at, by)
-	if q.Column == "" && q.Xmin == 0 {
+	if t.rules.QuietColumn != "" {
+		return postgres.Settled{Column: t.rules.QuietColumn, Before: by.Format(time.RFC3339Nano)}
+	}
+	q := s.settled(at, by)
+	if q.Xmin == 0 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		q.Xmin = s.newest.Xmin

@@ -32,7 +32,7 @@ func (s *Scanner) copies(ctx context.Context, c *pgconn.PgConn, t *table, r requ
 		}
 	}
 	page, err := t.layout.Range(ctx, c, rng, limit(q.GetLimit()), postgres.Want{
-		Digest: digest.Kind(q.GetDigest()), Settled: s.settled(t, r.at, timeOf(q.GetSettledBefore())), Values: true,
+		Digest: digest.Kind(q.GetDigest()), Settled: s.settled(r.at, timeOf(q.GetSettledBefore())), Values: true,
 	})
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (s *Scanner) stream(ctx context.Context, c *pgconn.PgConn, t *table, r requ
 	}
 	out, err := t.layout.Stream(ctx, c, message.RangeOf(q.GetRange()), postgres.StreamWant{
 		Columns: q.GetStream().GetColumns(), Binary: q.GetStream().GetBinary(), Digest: digest.Kind(q.GetDigest()),
-		Settled: s.settled(t, r.at, timeOf(q.GetSettledBefore())), Rows: rows, Bytes: streamedBytes,
+		Settled: s.settled(r.at, timeOf(q.GetSettledBefore())), Rows: rows, Bytes: streamedBytes,
 	})
 	if err != nil {
 		return err

@@ -171,3 +171,27 @@ func TestManySuspectsStopNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Law 2: a column of times tells which rows are quiet, and proves nothing: it is set before a change is committed, or not at all.
+func TestAQuietColumnProvesNothing(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, strings.Replace(lawPolicy, "{table: public.t}", "{table: public.t, quiet_column: at}", 1), 50)
+	for _, pool := range []*pgxpool.Pool{p.src, p.dst} {
+		p.exec(pool, `ALTER TABLE t ADD COLUMN at timestamptz DEFAULT '2000-01-01'`)
+		pool.Reset()
+	}
+	p.caughtUp()
+	p.exec(p.src, `UPDATE t SET v = 'new' WHERE id = 7`)
+	p.exec(p.src, `INSERT INTO t VALUES (99, 'new', NULL)`)
+	p.scan()
+	p.settle()
+	p.want(kinds, "none")
+	p.exec(p.dst, `UPDATE t SET v = 'new' WHERE id = 7`)
+	p.exec(p.dst, `INSERT INTO t VALUES (99, 'new', NULL)`)
+	p.exec(p.src, `UPDATE t SET v = 'lost' WHERE id = 8`)
+	p.caughtUp()
+	p.scan()
+	p.settle()
+	p.want(kinds, "mismatched 8")
+	p.identical()
+}
