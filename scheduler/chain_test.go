@@ -215,4 +215,15 @@ func TestSamples(t *testing.T) {
 	if got, _ := s.Before(begin.Add(24 * time.Hour)); got.Xmin != 1 {
 		t.Errorf("after the clock was set back: %+v", got)
 	}
+	s.add(cursor.Sample{At: begin.Add(9001 * time.Second), Xmin: 50}, keep)
+	s.add(cursor.Sample{At: begin.Add(9010 * time.Second), Xmin: 40}, keep) // a crash lost ten transactions, whose numbers others have by now
+	if got, _ := s.Before(begin.Add(9009 * time.Second)); got.Xmin != 1 {
+		t.Errorf("after a crash: %+v", got)
+	}
+	s = Samples{}
+	s.add(cursor.Sample{At: begin.Add(9010 * time.Second), Xmin: 40}, keep)
+	s.recall([]cursor.Sample{{At: begin.Add(9001 * time.Second), Xmin: 50}, {At: begin.Add(9000 * time.Second), Xmin: 1}})
+	if got, _ := s.Before(begin.Add(9009 * time.Second)); got.Xmin != 1 {
+		t.Errorf("recalled after a crash: %+v", got)
+	}
 }

@@ -42,7 +42,8 @@ func (s *Samples) find(t time.Time) (int, bool) {
 
 // add takes a sample in and forgets what is older than keep. When there are too many, samples are left out evenly: an older sample than
 // there could be is cautious, never wrong. A clock that was set back makes what it has passed unusable, so that goes too; and so does all that is of
-// another timeline, whose transactions are others.
+// another timeline, whose transactions are others; and what has a later transaction than there is now: after a crash a server gives the numbers of those that it
+// lost (synchronous_commit = off) to others.
 func (s *Samples) add(sample cursor.Sample, keep time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -50,6 +51,9 @@ func (s *Samples) add(sample cursor.Sample, keep time.Duration) {
 		s.oldest = nil
 	}
 	i, _ := s.find(sample.At)
+	for i > 0 && s.oldest[i-1].Xmin > sample.Xmin {
+		i--
+	}
 	s.oldest = append(s.oldest[:i], sample)
 	// The last sample that is older than keep stays: it is the one that Before finds for keep ago.
 	i, _ = s.find(sample.At.Add(-keep))
@@ -86,6 +90,10 @@ func (s *Samples) recall(stored []cursor.Sample) {
 	older := slices.SortedFunc(slices.Values(stored), func(a, b cursor.Sample) int { return a.At.Compare(b.At) })
 	if len(s.oldest) > 0 {
 		n, _ := slices.BinarySearchFunc(older, s.oldest[0].At, func(a cursor.Sample, t time.Time) int { return a.At.Compare(t) })
+		older = older[:n]
+		for n > 0 && older[n-1].Xmin > s.oldest[0].Xmin {
+			n--
+		}
 		older = older[:n]
 	}
 	s.oldest = append(older, s.oldest...)
