@@ -2,6 +2,7 @@ package debezium
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/trickle-verify/trickle/entry"
 )
@@ -10,6 +11,8 @@ import (
 func Follow(s entry.Snapshot, collection string, n Notification) entry.Snapshot {
 	mine := n.ID == s.Signal
 	switch {
+	case !mine && strings.HasPrefix(n.ID, ours(s.ResyncID)):
+		return s // of an earlier attempt, told again: the connector goes by the newer id
 	case s.State == entry.SnapshotSignalled && mine:
 		s.State, s.Scan, s.Rows, s.Failure = entry.SnapshotStarted, "", 0, ""
 	case s.State == entry.SnapshotStarted || s.State == entry.SnapshotPaused:

@@ -87,6 +87,11 @@ func TestFollowIgnoresWhatIsOver(t *testing.T) {
 	if got := follow(second, whole...); got != second {
 		t.Errorf("the first attempt's end changed the second: %+v", got)
 	}
+	// They come again, because they could not be committed, when the second was taken already.
+	taken := follow(second, note("trickle-r-2", debezium.Started, "public.t"))
+	if got := follow(taken, whole...); got != taken {
+		t.Errorf("the first attempt's end, told again, changed the second: %+v", got)
+	}
 	done := follow(signalled(), whole...)
 	if got := follow(done, append(whole, note(own, debezium.Aborted, "public.t"))...); got != done {
 		t.Errorf("told again: %+v, want %+v", got, done)

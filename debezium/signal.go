@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/trickle-verify/trickle/postgres"
@@ -19,6 +20,12 @@ type Signal struct {
 	// Filter is the SQL condition that rows have to meet, empty for the whole table; see Filter.
 	Filter string
 }
+
+// SignalID names the signal of a resync's attempt.
+func SignalID(resyncID string, attempt int) string { return ours(resyncID) + strconv.Itoa(attempt) }
+
+// ours begins the id of each signal of a resync.
+func ours(resyncID string) string { return "trickle-" + resyncID + "-" }
 
 // Collection is what Debezium calls a table of Postgres: both parts as the catalogue has them, unquoted. It can't take every name apart again, and a signal about one that it
 // can't starts a snapshot of nothing: such a table is refused here.

@@ -129,7 +129,7 @@ func (r *Runner) signal(ctx context.Context, s entry.Resync, snap entry.Snapshot
 		return err
 	}
 	snap.Attempts++
-	snap.State, snap.Signal, snap.Idle = entry.SnapshotSignalled, fmt.Sprintf("trickle-%s-%d", s.ID, snap.Attempts), 0
+	snap.State, snap.Signal, snap.Idle = entry.SnapshotSignalled, debezium.SignalID(s.ID, snap.Attempts), 0
 	stored, err := r.Snapshots.StoreSnapshot(ctx, snap)
 	if err != nil || !stored {
 		return err
