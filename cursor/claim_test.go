@@ -35,10 +35,13 @@ func (p *partition) Own(context.Context, string, string) (transport.Ownership, e
 	return everyones{}, nil
 }
 
-type everyones struct{}
+// everyones is partition 0, and others.
+type everyones map[int32]uint64
 
-func (everyones) Owned() (map[int32]uint64, <-chan struct{}, error) {
-	return map[int32]uint64{0: 1}, nil, nil
+func (o everyones) Owned() (map[int32]uint64, <-chan struct{}, error) {
+	owned := map[int32]uint64{0: 1}
+	maps.Copy(owned, o)
+	return owned, nil, nil
 }
 func (everyones) Close() error { return nil }
 
@@ -241,4 +244,30 @@ func TestAShareThatAnotherClaimedIsTakenOverAnew(t *testing.T) {
 			t.Errorf("read %+v of %v, %v", state, owners, err)
 		}
 	})
+}
+
+// grown is a topic that got a second partition after it was opened.
+type grown struct{ *partition }
+
+func (grown) Own(context.Context, string, string) (transport.Ownership, error) {
+	return everyones{1: 1}, nil
+}
+
+// What a publisher owns and can't serve is told, once: publishers that were restarted wait for it.
+func TestPartitionsThatWereAddedAreTold(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	topic, err := cursor.OpenTopic(t.Context(), grown{&partition{between: func() {}}}, cursor.TopicOptions{Name: "c", Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if shares, err := topic.Shares(); err != nil || len(shares.Mine) != 1 || shares.Of != 1 {
+			t.Errorf("%+v, %v", shares, err)
+		}
+	}
+	if n := strings.Count(out.String(), "restart all publishers"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, out.String())
+	}
 }

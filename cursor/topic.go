@@ -54,6 +54,7 @@ type Topic struct {
 	usurped map[int]uint64 // how often a share that was ours was claimed by another
 	board   *page
 	guarded time.Time
+	grew    bool // that was told
 }
 
 // holding is a share that was taken over.
@@ -83,7 +84,7 @@ func OpenTopic(ctx context.Context, bus Bus, o TopicOptions) (*Topic, error) {
 // Close leaves the group; every Save was durable when it returned.
 func (t *Topic) Close() error { return t.owning.Close() }
 
-// Shares returns this publisher's part. Partitions that were added to the topic since it was opened are left out.
+// Shares returns this publisher's part. Partitions that were added to the topic since it was opened are left out; whoever was started since takes them for shares.
 func (t *Topic) Shares() (Shares, error) {
 	owned, changed, err := t.owning.Owned()
 	if err != nil {
@@ -93,8 +94,12 @@ func (t *Topic) Shares() (Shares, error) {
 	defer t.mu.Unlock()
 	out := Shares{Of: t.count, Mine: map[int]uint64{}, Changed: changed}
 	for id, term := range owned {
-		if share := int(id); share < t.count {
+		share := int(id)
+		if share < t.count {
 			out.Mine[share] = term + t.usurped[share]
+		} else if !t.grew {
+			t.grew = true
+			t.options.Log.Warn("the topic of the cursors has got more partitions, of which this publisher, who has some, serves none: restart all publishers", "topic", t.options.Name, "partition", share, "known", t.count)
 		}
 	}
 	return out, nil
