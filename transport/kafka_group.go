@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -67,6 +68,16 @@ func (f *Follower) Progress(ctx context.Context, group string) (Progress, error)
 	logs, err := f.logs(ctx, subscribed.Topics())
 	if err != nil {
 		return Progress{}, err
+	}
+	for topic, assigned := range subscribed {
+		for id := range assigned {
+			if _, ok := logs[partition{topic, id}]; !ok {
+				return Progress{}, fmt.Errorf("the broker knows nothing of %s[%d], which a member reads: was the topic deleted, or is the broker just starting?", topic, id)
+			}
+		}
+	}
+	if len(logs) == 0 {
+		return Progress{}, fmt.Errorf("none of the topics that it reads exists (%s), so nothing shows how far it is: check gate.group, and the topics of the sink", strings.Join(subscribed.Topics(), ", "))
 	}
 	out := Progress{Members: members, Partitions: make([]PartitionProgress, 0, len(logs))}
 	for at, log := range logs {

@@ -245,6 +245,9 @@ func TestProgressThatIsNotKnown(t *testing.T) {
 		"a partition without a commit": {func(ctx context.Context, s *sinkOf) {
 			s.produce(ctx, "a", 1)
 		}, []kgo.Opt{}, "it has committed nothing of a[0]"},
+		"a broker that has yet to hear of the topic": {func(_ context.Context, s *sinkOf) {
+			s.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.UnknownTopicOrPartition, Count: -1})
+		}, []kgo.Opt{}, "knows nothing of a[0]"},
 		// What is in it now are other records than the group has read.
 		"a topic that was made anew": {func(ctx context.Context, s *sinkOf) {
 			s.produce(ctx, "a", 2)
@@ -300,6 +303,10 @@ func TestProgressOfAGroupWithoutMembers(t *testing.T) {
 		if left := got.End - got.Done; left != map[int32]int64{0: 1, 1: 0}[got.Partition] {
 			t.Errorf("%+v", got)
 		}
+	}
+	s.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.UnknownTopicOrPartition, Count: -1})
+	if p, err := s.progress(ctx); err == nil || !strings.Contains(err.Error(), "none of the topics that it reads exists (a)") {
+		t.Errorf("with no topic at all: %+v, %v", p, err)
 	}
 }
 
