@@ -162,6 +162,7 @@ var errNoKafka = errors.New("there is no Kafka in this process (trickle run --re
 // read reads the group, once.
 func (g *Gate) read(ctx context.Context, groups Groups) {
 	var next mark
+	var line uint32
 	name, ok := g.wants(func() string { return g.policy.Group }, func(name string) {
 		if g.group.name != name {
 			g.group = groupView{name: name, asked: g.parts.Now()}
@@ -169,7 +170,7 @@ func (g *Gate) read(ctx context.Context, groups Groups) {
 		}
 		// The time is taken before the ends are read: whatever it covers is in the topics by then.
 		next.at = g.parts.Now()
-		next.through = g.path.settle(next.at)
+		next.through, line = g.path.settle(next.at), g.line.highest
 	})
 	if !ok {
 		return
@@ -194,7 +195,7 @@ func (g *Gate) read(ctx context.Context, groups Groups) {
 	if group.Members == 0 {
 		return // nobody says which topics it reads, so there may be one that can't be seen from here
 	}
-	if next.through.After(g.path.through) {
+	if g.line.highest != line || next.through.After(g.path.through) {
 		next.through = time.Time{} // a failover or a clock set back came in between
 	}
 	next.ends = make(map[Partition]int64, len(group.Partitions))

@@ -316,3 +316,52 @@ func TestVerdictsAreLoggedOnce(t *testing.T) {
 		}
 	})
 }
+
+// during is a pipeline in which something happens while its group is read.
+type during struct {
+	*pipeline
+	once func()
+}
+
+func (d *during) Group(ctx context.Context, name string) (gate.Group, error) {
+	var do func()
+	d.change(func() { do, d.once = d.once, nil })
+	if do != nil {
+		do()
+	}
+	return d.pipeline.Group(ctx, name)
+}
+
+// What was known of the old primary goes into no mark of the new one's time, although the source fails over while the ends are being read.
+func TestFailoverWhileTheGroupIsRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipeline{g: gate.New(slotAndGroup(), gate.Parts{}), began: time.Now(), slotHeld: -1, groupHeld: -1, timeline: 1, members: 1}
+		d := &during{pipeline: p}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- p.g.Run(ctx, gate.Inputs{Publisher: p, Groups: d}) }()
+		time.Sleep(20*second + second/2)
+		if s := p.g.Check(ctx); !s.Open {
+			t.Fatalf("before: %+v", s)
+		}
+		p.change(func() {
+			d.once = func() {
+				p.change(func() { p.timeline = 2 })
+				time.Sleep(3 * second) // the publisher tells of the new timeline meanwhile
+			}
+		})
+		time.Sleep(5 * second)
+		if s := p.g.Check(ctx); s.Open || s.By != gate.ByTimeline || !s.Through.IsZero() {
+			t.Errorf("right after the failover: %+v", s)
+		}
+		time.Sleep(20 * second)
+		if s := p.g.Check(ctx); !s.Open {
+			t.Errorf("at last: %+v", s)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
