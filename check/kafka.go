@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -171,7 +173,7 @@ func (k *Kafka) rights(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	if len(lacking) == 0 {
-		return []Finding{ok("all that the brokers tell of what is there")}, nil
+		return []Finding{ok("this login has what it takes, as far as the brokers tell")}, nil
 	}
 	var found []Finding
 	for _, r := range lacking {
@@ -191,6 +193,11 @@ func (k *Kafka) sink(ctx context.Context) ([]Finding, error) {
 	switch {
 	case ctx.Err() != nil:
 		return nil, err
+	case errors.Is(err, kerr.GroupAuthorizationFailed):
+		see := transport.Right{Resource: transport.Group, Name: k.Sink, Operations: []transport.Operation{transport.Describe}}
+		f = fail(see.GrantCommand(k.Brokers, k.Principal), "this login may not look at it: the gate stays closed")
+	case errors.Is(err, kerr.TopicAuthorizationFailed):
+		f = fail("grant this login READ on every topic that the sink reads, as under rights on Kafka in docs/security.md", "this login may not look at the group's topics: the gate stays closed")
 	case err != nil:
 		f = warn("start the sink, or correct gate.group in the policy", "%s: the gate stays closed", oneLine(err.Error()))
 	case p.Members == 0:

@@ -248,6 +248,21 @@ func TestRightsOnKafka(t *testing.T) {
 	}
 }
 
+func TestASinkThatMayNotBeLookedAt(t *testing.T) {
+	t.Parallel()
+	b := newBrokers(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("PLAIN", "admin", "a"), kfake.User("PLAIN", "trickle", "t"))
+	b.connect(kgo.SASL(sasl.Auth{User: "admin", Pass: "a"}.AsMechanism()))
+	b.options.Security.Login = transport.Login{Mechanism: "PLAIN", User: "trickle", Password: "t"}
+	found := bad(b.look("sink"), "kafka", "sink", "sink")
+	if len(found) != 1 || found[0].Verdict != check.Failure {
+		t.Fatal(found)
+	}
+	b.obey(found[0].Fix)
+	if found = bad(b.look("sink"), "kafka", "sink", "sink"); len(found) != 1 || !strings.Contains(found[0].Detail, "no such group") {
+		t.Errorf("it may, and there is none: %v", found)
+	}
+}
+
 func TestTheSinksGroup(t *testing.T) {
 	t.Parallel()
 	b := newBrokers(t, kfake.SeedTopics(1, "orders"))

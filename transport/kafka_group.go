@@ -245,7 +245,7 @@ func (f *Follower) describeNew(ctx context.Context, group string) (kadm.TopicsSe
 func explainGroup(err error) error {
 	var auth *kadm.AuthError
 	if errors.As(err, &auth) || errors.Is(err, kerr.GroupAuthorizationFailed) {
-		return fmt.Errorf("this login may not look at it: grant DESCRIBE on the group: %w", err)
+		return fmt.Errorf("this login may not look at it: grant DESCRIBE on the group: %w", kerr.GroupAuthorizationFailed)
 	}
 	return err
 }

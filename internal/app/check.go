@@ -99,7 +99,7 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 		}
 		checks = append(checks, source.Checks()...)
 	}
-	kafka := &check.Kafka{Brokers: s.Brokers, Principal: s.Security.Principal(), Security: secured(s.Security), Warnings: s.Security.Warnings(), Sink: p.policy.Gate.Group, Wanted: wantsKafka(p.policy)}
+	kafka := &check.Kafka{Brokers: s.Brokers, Principal: s.Security.Principal(), Security: secured(s.Security), Warnings: s.Security.Warnings(), Wanted: wantsKafka(p.policy)}
 	kafka.Needs = func() ([]transport.TopicSpec, []transport.Right, error) {
 		n := PublisherNeeds(p.policy.Pipeline)
 		return n.Topics, n.Rights, nil
@@ -124,6 +124,7 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 		checks = append(checks, replica.Checks()...)
 		if o.Side == CheckConsumer {
 			kafka.After = []string{"replica/connect"}
+			kafka.Sink = p.policy.Gate.Group // the detector's business: the publisher takes no right to it
 			kafka.Needs = func() ([]transport.TopicSpec, []transport.Right, error) {
 				consumer, err := name()
 				n := ConsumerNeeds(p.policy, consumer)
