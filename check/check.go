@@ -75,6 +75,15 @@ func (f *FaultError) Error() string { return f.Err.Error() }
 
 func (f *FaultError) Unwrap() error { return f.Err }
 
+// unconnected is a failure to connect. Errors of connecting end with the next step, behind a semicolon; otherwise is that of the others.
+func unconnected(err error, otherwise string) error {
+	text := oneLine(err.Error())
+	if i := strings.LastIndex(text, "; "); i >= 0 {
+		return &FaultError{Err: errors.New(text[:i]), Fix: text[i+len("; "):]}
+	}
+	return &FaultError{Err: err, Fix: otherwise}
+}
+
 // absent says why there is nothing to look at, which is nobody's failure: a part that this run was not told about.
 type absentError struct{ reason, fix string }
 

@@ -69,12 +69,12 @@ func (k *Kafka) connect(ctx context.Context) ([]Finding, error) {
 	fix := "check --brokers or TRICKLE_BROKERS, TRICKLE_KAFKA_…, that the brokers run, and their advertised.listeners"
 	broker, err := k.Open(ctx)
 	if err != nil {
-		return nil, &FaultError{Err: err, Fix: fix}
+		return nil, unconnected(err, fix)
 	}
 	k.broker = broker
 	cluster, err := broker.Cluster(ctx)
 	if err != nil {
-		return nil, &FaultError{Err: err, Fix: fix}
+		return nil, unconnected(err, fix)
 	}
 	k.brokers = cluster.Brokers
 	found := []Finding{ok("Kafka %s, %s, %s", strings.TrimPrefix(cluster.Version, "v"), count(cluster.Brokers, "broker"), k.Security)}

@@ -56,7 +56,7 @@ func (s *Side) connect(ctx context.Context) ([]Finding, error) {
 	pool, err := s.Open(ctx)
 	if err != nil {
 		fix := "check host, port, user, password and database in " + s.Setting + ", and pg_hba.conf on the server"
-		return nil, &FaultError{Err: err, Fix: fix}
+		return nil, unconnected(err, fix)
 	}
 	s.pool = pool
 	var tls, local bool
