@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/twmb/franz-go/pkg/kerr"
-
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -193,10 +191,10 @@ func (k *Kafka) sink(ctx context.Context) ([]Finding, error) {
 	switch {
 	case ctx.Err() != nil:
 		return nil, err
-	case errors.Is(err, kerr.GroupAuthorizationFailed):
+	case errors.Is(err, transport.ErrGroupDenied):
 		see := transport.Right{Resource: transport.Group, Name: k.Sink, Operations: []transport.Operation{transport.Describe}}
 		f = fail(see.GrantCommand(k.Brokers, k.Principal), "this login may not look at it: the gate stays closed")
-	case errors.Is(err, kerr.TopicAuthorizationFailed):
+	case errors.Is(err, transport.ErrGroupTopicsDenied):
 		f = fail("grant this login READ on every topic that the sink reads, as under rights on Kafka in docs/security.md", "this login may not look at the group's topics: the gate stays closed")
 	case err != nil:
 		f = warn("start the sink, or correct gate.group in the policy", "%s: the gate stays closed", oneLine(err.Error()))

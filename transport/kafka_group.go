@@ -242,17 +242,23 @@ func (f *Follower) describeNew(ctx context.Context, group string) (kadm.TopicsSe
 	return wanted, len(g.Members), nil
 }
 
+// What keeps this login from following a group.
+var (
+	ErrGroupDenied       = errors.New("this login may not look at it: grant DESCRIBE on the group")
+	ErrGroupTopicsDenied = errors.New("this login may not look at it: grant DESCRIBE and READ on the topics that the group reads")
+)
+
 func explainGroup(err error) error {
 	var auth *kadm.AuthError
 	if errors.As(err, &auth) || errors.Is(err, kerr.GroupAuthorizationFailed) {
-		return fmt.Errorf("this login may not look at it: grant DESCRIBE on the group: %w", kerr.GroupAuthorizationFailed)
+		return fmt.Errorf("%w: %w", ErrGroupDenied, kerr.GroupAuthorizationFailed)
 	}
 	return err
 }
 
 func explainRead(err error) error {
 	if errors.Is(err, kerr.TopicAuthorizationFailed) {
-		return fmt.Errorf("this login may not look at it: grant DESCRIBE and READ on the topics that the group reads: %w", kerr.TopicAuthorizationFailed)
+		return fmt.Errorf("%w: %w", ErrGroupTopicsDenied, kerr.TopicAuthorizationFailed)
 	}
 	return err
 }
