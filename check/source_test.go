@@ -11,7 +11,7 @@ import (
 	"github.com/trickle-verify/trickle/check"
 )
 
-const beating = plain + "gate: {heartbeat: true}\n"
+const beating = plain + "gate: {heartbeat: {in_commit_order: true}}\n"
 
 func TestNothingIsFoundWhereAllIsWell(t *testing.T) {
 	t.Parallel()

@@ -257,7 +257,7 @@ type beat struct {
 func (g *Gate) judge(b beat) State {
 	p := g.policy
 	whole := p.Slot != "" && p.Group != ""
-	s := State{Open: true, Configured: p.Heartbeat.Enabled || p.AssumeLag > 0 || whole, Lag: -1}
+	s := State{Open: true, Configured: p.Heartbeat.Enabled && p.Heartbeat.InCommitOrder || p.AssumeLag > 0 || whole, Lag: -1}
 	var measures []Measure
 	if p.Slot != "" {
 		measures = append(measures, g.bySlot())
@@ -279,10 +279,12 @@ func (g *Gate) judge(b beat) State {
 	case g.line.heard != 0 && g.line.heard < g.line.highest:
 		return s.closed(ByTimeline, fmt.Sprintf("the source failed over (timeline %d) and the publisher still reads the server from before (timeline %d): point --source at the new primary",
 			g.line.highest, g.line.heard))
+	case !s.Configured && p.Heartbeat.Enabled:
+		s = s.closed(ByPolicy, "the heartbeat may overtake other tables' rows, so it proves nothing by itself: name gate.slot and gate.group, or vouch with gate.heartbeat: {in_commit_order: true} that CDC applies in commit order across tables")
 	case !s.Configured && len(measures) > 0:
-		s = s.closed(ByPolicy, "gate.slot and gate.group prove what has been applied only together, or beside gate.heartbeat: name both, or set gate.heartbeat: true")
+		s = s.closed(ByPolicy, "gate.slot and gate.group prove what has been applied only together: name both, or set gate.heartbeat")
 	case !s.Configured:
-		return s.closed(ByPolicy, "no gate is configured, so the lag is unknown and nothing is corrected: set gate.heartbeat: true, name gate.slot and gate.group, or set gate.assume_lag if you vouch for the lag")
+		return s.closed(ByPolicy, "no gate is configured, so the lag is unknown and nothing is corrected: set gate.heartbeat, name gate.slot and gate.group, or set gate.assume_lag if you vouch for the lag")
 	}
 	return s.worst(measures)
 }

@@ -23,7 +23,7 @@ func (b *beats) Beat(context.Context) (time.Time, uint32, error) { return b.at, 
 func TestGate(t *testing.T) {
 	t.Parallel()
 	source := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	heartbeat := policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true, Table: "trickle.heartbeat", Replica: "cache.heartbeat"}}
+	heartbeat := policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true, InCommitOrder: true, Table: "trickle.heartbeat", Replica: "cache.heartbeat"}}
 	assumed := policy.Gate{AssumeLag: policy.Duration(time.Minute)}
 	ago := func(d time.Duration) time.Time { return source.Add(-d) }
 	for name, c := range map[string]struct {
@@ -69,6 +69,21 @@ func TestGate(t *testing.T) {
 		g.Apply(policy.Gate{})
 		if s := g.Check(t.Context()); s.Open || s.Configured {
 			t.Errorf("%s: still open after the policy took the gate away: %+v", name, s)
+		}
+	}
+}
+
+// A beat that CDC may have carried past older rows of other tables proves nothing; with it alone nothing is ever proven, until somebody vouches for the order.
+func TestAHeartbeatProvesNothingUntilItIsVouchedFor(t *testing.T) {
+	t.Parallel()
+	source := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	for _, slot := range []string{"", "cdc"} { // nor does half of the way beside it
+		p := policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true}, Slot: slot}
+		g := gate.New(p, gate.Parts{Heartbeat: &beats{at: source, timeline: 1}, Now: func() time.Time { return source }})
+		g.Saw(source, 1)
+		s := g.Check(t.Context())
+		if s.Open || s.Configured || !s.Through.IsZero() || s.By != gate.ByPolicy || !strings.Contains(s.Reason, "in_commit_order") {
+			t.Errorf("slot %q: %+v", slot, s)
 		}
 	}
 }

@@ -210,7 +210,7 @@ func TestFailoverBySlotAndGroup(t *testing.T) {
 // Beside a heartbeat each half closes the gate for itself, and the least of what is known is what counts.
 func TestSlotAndGroupBesideTheHeartbeat(t *testing.T) {
 	t.Parallel()
-	heartbeat := policy.Heartbeat{Enabled: true, Table: "h", Replica: "h"}
+	heartbeat := policy.Heartbeat{Enabled: true, InCommitOrder: true, Table: "h", Replica: "h"}
 	for name, c := range map[string]struct {
 		slot, group string
 		trouble     func(p *pipeline)

@@ -14,7 +14,7 @@ func TestFailoverClosesUntilTheNewHeartbeatCame(t *testing.T) {
 	t.Parallel()
 	source, now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), time.Now()
 	b := &beats{at: source.Add(time.Hour), timeline: 1} // the old primary's clock was an hour ahead
-	g := gate.New(policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true}}, gate.Parts{Heartbeat: b, Now: func() time.Time { return now }})
+	g := gate.New(policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true, InCommitOrder: true}}, gate.Parts{Heartbeat: b, Now: func() time.Time { return now }})
 	open := func(when string, want bool, reason string) {
 		t.Helper()
 		if s := g.Check(t.Context()); s.Open != want || !strings.Contains(s.Reason, reason) || !want && (s.By != gate.ByTimeline || !s.Through.IsZero() || s.Behind()) {

@@ -81,6 +81,12 @@ func (d *decoder) value(node ast.Node, path string, v reflect.Value, tag reflect
 			d.texts(node, path, v)
 		case reflect.Int:
 			d.number(node, path, v)
+		case reflect.Bool:
+			if b, ok := node.(*ast.BoolNode); ok {
+				v.SetBool(b.Value)
+			} else {
+				d.refuse(path, "expected true or false, found %s", shown(node))
+			}
 		default:
 			d.text(node, path, v, tag)
 		}

@@ -91,7 +91,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h := (Heartbeat{true, "trickle.heartbeat", "trickle.heartbeat", d(2 * time.Second)}); p.Gate.Heartbeat != h {
+	if h := (Heartbeat{true, "trickle.heartbeat", "trickle.heartbeat", false, d(2 * time.Second)}); p.Gate.Heartbeat != h {
 		t.Errorf("heartbeat: %+v", p.Gate.Heartbeat)
 	}
 	if threshold.Discrepancies = 7; p.Resync.Full != threshold {
@@ -104,11 +104,11 @@ func TestDefaults(t *testing.T) {
 	if z := p.Resync.Debezium; z.SignalTopic != "cdc-signal" || z.NotificationTopic != "cdc-notifications" {
 		t.Errorf("debezium's topics: %+v", z)
 	}
-	p, _, err = Parse("policy.yaml", []byte(minimal+"gate: {heartbeat: {table: a.b, interval: 5s}}\n"))
+	p, _, err = Parse("policy.yaml", []byte(minimal+"gate: {heartbeat: {table: a.b, interval: 5s, in_commit_order: true}}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h := (Heartbeat{true, "a.b", "a.b", d(5 * time.Second)}); p.Gate.Heartbeat != h {
+	if h := (Heartbeat{true, "a.b", "a.b", true, d(5 * time.Second)}); p.Gate.Heartbeat != h {
 		t.Errorf("heartbeat as a mapping: %+v", p.Gate.Heartbeat)
 	}
 }
@@ -124,7 +124,7 @@ tables:
     jsonb: text
     where: "a > 0"
     replica_where: "b > 0"
-gate: {heartbeat: true}
+gate: {heartbeat: {in_commit_order: true}}
 `))
 	if err != nil || len(warnings) > 0 {
 		t.Fatalf("%v, warnings %v", err, warnings)
@@ -229,6 +229,7 @@ func TestRefused(t *testing.T) {
 		{"measured and assumed", minimal + "gate: {slot: s, group: g, assume_lag: 1m}", "keep one of the two"},
 		{"two kinds of lag", minimal + "gate: {heartbeat: true, assume_lag: 1m}", "keep one of the two"},
 		{"heartbeat", minimal + "gate: {heartbeat: often}", "expected true, false or a mapping"},
+		{"heartbeat's order", minimal + "gate: {heartbeat: {in_commit_order: often}}", "expected true or false"},
 		{"heartbeat table", minimal + "gate: {heartbeat: {table: a.*}}", "a.* is a glob: name one table"},
 		{"attempts", minimal + "detect: {confirm: {attempts: 0}}", "a correction needs at least one attempt"},
 		{"debezium", minimal + "resync: {via: debezium}", "f:3:1: resync.debezium.topic_prefix: is missing: with resync.via: debezium give the topic.prefix of the connector"},
@@ -282,11 +283,13 @@ func TestWarnings(t *testing.T) {
 		{"a slot alone", "gate: {slot: debezium}", "gate"},
 		{"a group alone", "gate: {group: sink}", "gate"},
 		{"slot and group", "gate: {slot: debezium, group: sink}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
-		{"a slot beside the heartbeat", "gate: {slot: debezium, heartbeat: true}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
-		{"a heartbeat alone beside Debezium", "gate: {heartbeat: true}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}\nresync: {via: debezium, debezium: {topic_prefix: shop}}", "gate.heartbeat"},
+		{"a slot beside the heartbeat", "gate: {slot: debezium, heartbeat: {in_commit_order: true}}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
+		{"a heartbeat alone beside Debezium", "gate: {heartbeat: {in_commit_order: true}}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}\nresync: {via: debezium, debezium: {topic_prefix: shop}}", "gate.heartbeat"},
 		{"more than a heartbeat beside Debezium", "gate: {heartbeat: true, slot: debezium, group: sink}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}\nresync: {via: debezium, debezium: {topic_prefix: shop}}", ""},
-		{"slow heart", "gate: {heartbeat: {interval: 1m}}", "gate.heartbeat.interval"},
-		{"nothing odd", "gate: {heartbeat: true}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
+		{"a heartbeat that nobody vouches for", "gate: {heartbeat: true}", "gate.heartbeat"},
+		{"a heartbeat beside slot and group", "gate: {heartbeat: true, slot: debezium, group: sink}", ""},
+		{"slow heart", "gate: {heartbeat: {interval: 1m, in_commit_order: true}}", "gate.heartbeat.interval"},
+		{"nothing odd", "gate: {heartbeat: {in_commit_order: true}}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

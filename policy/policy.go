@@ -99,14 +99,16 @@ type Gate struct {
 }
 
 // Alone reports that only the heartbeat tells what has been applied, which takes CDC that keeps commit order across tables.
-func (g Gate) Alone() bool { return g.Heartbeat.Enabled && (g.Slot == "" || g.Group == "") }
+func (g Gate) Alone() bool { return g.Heartbeat.Enabled && g.Heartbeat.InCommitOrder && (g.Slot == "" || g.Group == "") }
 
 // Heartbeat is true, false or a mapping of its own in the file.
 type Heartbeat struct {
-	Enabled  bool     `yaml:"-"`
-	Table    string   `yaml:"table" default:"trickle.heartbeat" doc:"Heartbeat table on the source, schema.name."`        // on the source, schema.name
-	Replica  string   `yaml:"replica" doc:"What the replica calls it. Default: the same name."`                           // in the replica; default the same name
-	Interval Duration `yaml:"interval" default:"2s" zero:"give the time between two beats" doc:"Time between two beats."` // between beats
+	Enabled bool   `yaml:"-"`
+	Table   string `yaml:"table" default:"trickle.heartbeat" doc:"Heartbeat table on the source, schema.name."` // on the source, schema.name
+	Replica string `yaml:"replica" doc:"What the replica calls it. Default: the same name."`                    // in the replica; default the same name
+	// InCommitOrder is the operator's word that a beat which has arrived proves what was committed before it.
+	InCommitOrder bool     `yaml:"in_commit_order" default:"false" doc:"You vouch that CDC applies in commit order across tables, as one subscription of Postgres's own replication does and Debezium's JDBC sink does not. Without it, or slot and group, the heartbeat proves nothing and nothing is corrected."`
+	Interval      Duration `yaml:"interval" default:"2s" zero:"give the time between two beats" doc:"Time between two beats."` // between beats
 }
 
 // Actions of the detector.

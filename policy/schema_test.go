@@ -73,6 +73,8 @@ func TestSchemaAgreesWithParse(t *testing.T) {
 		{false, minimal + "rate: {source_share: 0}"},
 		{false, minimal + "rate: {source_share: 0.0%}"},
 		{false, minimal + "rate: {source_share: 2}"},
+		{true, minimal + "gate: {heartbeat: {in_commit_order: true}}"},
+		{false, minimal + "gate: {heartbeat: {in_commit_order: often}}"},
 		{false, minimal + "gate: {heartbeat: often}"},
 		{false, minimal + "gate: {heartbeat: {tables: a.b}}"},
 		{false, minimal + "gate: {heartbeat: {interval: 0s}}"},

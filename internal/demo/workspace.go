@@ -35,7 +35,7 @@ schedule: {cycle: %s}
 quiet: 2s
 range_rows: 1000
 tables: [{table: public.*}]
-gate: {max_lag: 10s, heartbeat: {interval: 300ms}}
+gate: {max_lag: 10s, heartbeat: {interval: 300ms, in_commit_order: true}}
 detect: {confirm: {delay: 1s}, window: %s}
 resync:
   partial: {discrepancies: %d}

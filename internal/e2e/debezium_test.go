@@ -17,7 +17,7 @@ schedule: {cycle: 1h}
 quiet: 1s
 range_rows: 1000
 tables: [{table: public.t}]
-gate: {heartbeat: {interval: 500ms}}
+gate: {heartbeat: {interval: 500ms}, slot: %s, group: connect-sink}
 detect: {action: report, confirm: {delay: 200ms}}
 resync: {via: debezium, debezium: {topic_prefix: shop, signal_topic: shop-signals, signal_group: shop-signals, started_within: 1m}}
 `
@@ -38,7 +38,7 @@ func TestResyncsThroughDebezium(t *testing.T) {
 	source.Sink("sink", dst.dsn, nil)
 	const long = 3 * time.Minute
 	await(t, long, "the first copy is there", func() bool { return value[int](t, dst, `SELECT count(*)::int FROM t`) == 5000 })
-	policy := writeFile(t, "policy.yaml", throughDebezium)
+	policy := writeFile(t, "policy.yaml", fmt.Sprintf(throughDebezium, source.Slot))
 	start(t, trickle("run", "--policy", policy, "--source", src.dsn, "--brokers", s.Broker.Addr(), "--listen", ""))
 	start(t, trickleConsumer("run", "--policy", policy, "--replica", dst.dsn, "--brokers", s.Broker.Addr(), "--consumer", "c", "--listen", ""))
 	await(t, long, "the ledger is there", func() bool { return value[bool](t, dst, `SELECT to_regclass('trickle.snapshots') IS NOT NULL`) })

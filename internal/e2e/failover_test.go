@@ -16,7 +16,7 @@ pipeline: failover
 schedule: {cycle: 2s}
 quiet: 100ms
 tables: [{table: public.t}]
-gate: {max_lag: 20s, heartbeat: {interval: 200ms}}
+gate: {max_lag: 20s, heartbeat: {interval: 200ms, in_commit_order: true}}
 detect: {confirm: {delay: 100ms}}
 `
 

@@ -35,7 +35,7 @@ schedule: {cycle: 5s}
 quiet: 1s
 range_rows: 200
 tables: [{table: public.*}]
-gate: {max_lag: 20s, heartbeat: {interval: 300ms}}
+gate: {max_lag: 20s, heartbeat: {interval: 300ms, in_commit_order: true}}
 detect: {confirm: {delay: 500ms}, window: 30s, brake: {deletes: 1000000, corrections: 1000000}}
 resync: {partial: {discrepancies: 60}, full: {discrepancies: 300, ratio: 100%}, cooldown: 20s, in_flight: 2}
 `

@@ -23,7 +23,7 @@ quiet: 2s
 max_staleness: 30s     # hot rows too
 range_rows: 5000
 tables: [{table: public.*}]
-gate: {max_lag: 30s, heartbeat: {interval: 500ms}}
+gate: {max_lag: 30s, heartbeat: {interval: 500ms, in_commit_order: true}}
 detect: {confirm: {delay: 1s}}
 `
 

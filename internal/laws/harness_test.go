@@ -88,7 +88,7 @@ pipeline: laws
 quiet: 1ms
 range_rows: 100
 tables: [{table: public.t}]
-gate: {max_lag: 1h, heartbeat: true}
+gate: {max_lag: 1h, heartbeat: {in_commit_order: true}}
 detect: {confirm: {delay: 1ms, attempts: 3}, brake: {deletes: 5, corrections: 1000}}
 `
 

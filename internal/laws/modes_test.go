@@ -151,7 +151,7 @@ func TestPartitionedTable(t *testing.T) {
 // Suspects that nothing can be proven about never stop the verification.
 func TestManySuspectsStopNothing(t *testing.T) {
 	t.Parallel()
-	p := newPair(t, strings.Replace(lawPolicy, "gate: {max_lag: 1h, heartbeat: true}", "", 1), 50)
+	p := newPair(t, strings.Replace(lawPolicy, "gate: {max_lag: 1h, heartbeat: {in_commit_order: true}}", "", 1), 50)
 	p.detector.Pending = 3
 	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id <= 10`)
 	p.caughtUp()

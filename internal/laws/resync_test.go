@@ -18,7 +18,7 @@ pipeline: laws
 quiet: 1ms
 range_rows: 100
 tables: [{table: public.t}]
-gate: {max_lag: 1h, heartbeat: true}
+gate: {max_lag: 1h, heartbeat: {in_commit_order: true}}
 detect: {confirm: {delay: 1ms, attempts: 3}, brake: {deletes: 1000, corrections: 1000}}
 resync: {partial: {discrepancies: 5}, full: {discrepancies: 40, ratio: 100%}, cooldown: 1h}
 `
