@@ -70,7 +70,7 @@ func TestASourceClockThatWasSetBack(t *testing.T) {
 	t.Parallel()
 	source, now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), time.Now()
 	b := &beats{at: source, timeline: 1}
-	g := gate.New(policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true}}, gate.Parts{Heartbeat: b, Now: func() time.Time { return now }})
+	g := gate.New(policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true, InCommitOrder: true}}, gate.Parts{Heartbeat: b, Now: func() time.Time { return now }})
 	g.Heard(source, 1)
 	state := g.Check(t.Context())
 	if !state.Open {
