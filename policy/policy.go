@@ -99,7 +99,9 @@ type Gate struct {
 }
 
 // Alone reports that only the heartbeat tells what has been applied, which takes CDC that keeps commit order across tables.
-func (g Gate) Alone() bool { return g.Heartbeat.Enabled && g.Heartbeat.InCommitOrder && (g.Slot == "" || g.Group == "") }
+func (g Gate) Alone() bool {
+	return g.Heartbeat.Enabled && g.Heartbeat.InCommitOrder && (g.Slot == "" || g.Group == "")
+}
 
 // Heartbeat is true, false or a mapping of its own in the file.
 type Heartbeat struct {
