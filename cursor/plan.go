@@ -11,7 +11,7 @@ import (
 // Plan is how a table is shared out: spans of its key that follow each other from -infinity to +infinity, each in another share.
 type Plan struct {
 	Table   string `json:"table"`
-	Version uint64 `json:"version"` // counts from 1; 0 stands for a table in one span that nobody had to plan
+	Version uint64 `json:"version"` // only rises; 0 stands for a table in one span that nobody had to plan
 	Source  string `json:"source"`
 	Shares  int    `json:"shares"` // as many as there were
 	Rows    uint64 `json:"rows"`   // as many as there seemed to be

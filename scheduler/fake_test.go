@@ -59,6 +59,7 @@ type fake struct {
 	paused map[string]string                 // reasons
 	scans  []scan
 	xmin   uint64
+	missed string // a table that this publisher does not find
 }
 
 func newFake(tables map[string]int) *fake {

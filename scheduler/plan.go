@@ -82,7 +82,7 @@ func (s *Scheduler) plan(ctx context.Context, t *table, old cursor.Plan) error {
 		s.mu.Unlock()
 		return err
 	}
-	p := cursor.Plan{Table: t.name, Version: old.Version + 1, Source: s.source, Shares: shares, Rows: d.Rows}
+	p := cursor.Plan{Table: t.name, Version: s.version(t.name, old), Source: s.source, Shares: shares, Rows: d.Rows}
 	if old.Source == s.source {
 		if old.Shares == shares && float64(d.Rows) < grown*float64(old.Rows) { // a sample would cut it no better
 			t.retry = time.Now().Add(cycle)
@@ -110,6 +110,16 @@ func (s *Scheduler) plan(ctx context.Context, t *table, old cursor.Plan) error {
 	s.board.Put(p)
 	s.unsettled = true
 	return nil
+}
+
+// version numbers a table's next plan by the time, so that no number comes back after a plan was dropped: what others hold of that one, or tell late, would be taken for
+// part of the new one. The lock is held.
+func (s *Scheduler) version(table string, old cursor.Plan) uint64 {
+	v := max(old.Version+1, uint64(max(time.Now().Unix(), 0)))
+	for _, r := range s.board.Reports[table] {
+		v = max(v, r.Plan+1)
+	}
+	return v
 }
 
 // home is the share of a table's first span, so that small tables are spread over all shares.

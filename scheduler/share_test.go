@@ -61,10 +61,17 @@ func (c *crew) hire() *member {
 	return m
 }
 
-// seen scans one source and notes it in another fake as well.
+// seen scans one source and notes it in another fake as well, which may also miss a table.
 type seen struct {
 	*fake
 	by *fake
+}
+
+func (s seen) Tables(ctx context.Context) ([]TableStatus, error) {
+	found, err := s.fake.Tables(ctx)
+	s.by.mu.Lock()
+	defer s.by.mu.Unlock()
+	return slices.DeleteFunc(found, func(t TableStatus) bool { return t.Name == s.by.missed }), err
 }
 
 func (s seen) Scan(ctx context.Context, job Job) (Scanned, error) {
@@ -261,8 +268,9 @@ func TestAGrowingTableIsSharedOutAnew(t *testing.T) {
 		c.hire()
 		c.hire()
 		after(15 * time.Second)
-		if p := c.stored().Board.Plans["public.a"]; len(p.Spans) != 1 || p.Version != 1 {
-			t.Fatalf("a table of three ranges is planned as %+v", p)
+		first := c.stored().Board.Plans["public.a"]
+		if len(first.Spans) != 1 || first.Version == 0 {
+			t.Fatalf("a table of three ranges is planned as %+v", first)
 		}
 		f.mu.Lock()
 		f.tables["public.a"] = 240
@@ -278,7 +286,7 @@ func TestAGrowingTableIsSharedOutAnew(t *testing.T) {
 		after(time.Minute)
 		state := c.stored()
 		p := state.Board.Plans["public.a"]
-		if len(p.Spans) != 12 || p.Version != 2 || p.Cycle == 0 {
+		if len(p.Spans) != 12 || p.Version <= first.Version || p.Cycle == 0 {
 			t.Errorf("a table of 240 ranges is planned as %+v", p)
 		}
 		if n := len(state.Ranges["public.a"]); n != 240 {
@@ -289,8 +297,8 @@ func TestAGrowingTableIsSharedOutAnew(t *testing.T) {
 		if times, _, _ := f.cycle("public.a", cycle+1); len(times) != 240 {
 			t.Errorf("%d of 240 ranges were scanned in a cycle", len(times))
 		}
-		if p := c.stored().Board.Plans["public.a"]; p.Version != 2 {
-			t.Errorf("it is planned again and again: version %d", p.Version)
+		if again := c.stored().Board.Plans["public.a"]; again.Version != p.Version {
+			t.Errorf("it is planned again and again: version %d", again.Version)
 		}
 	})
 }
@@ -343,6 +351,42 @@ func TestAPublisherWithoutAShareSaysSo(t *testing.T) {
 		after(30 * time.Second)
 		if st := idle.scheduler.Status(); st.Waiting != "no share of the work is this publisher's" || st.Shares != 12 || len(st.Mine) != 0 || idle.count("") != 0 {
 			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// A table that only the publisher who plans has missed for a while, as while it was made anew, is planned once more. What others still hold of the plan before is none of
+// it: their spans would wait for as many cycles as it was old.
+func TestATableThatWasMissedForAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(map[string]int{"public.a": 60, "public.b": 60})
+		c := newCrew(t, f, "schedule: {cycle: 10s}")
+		crew := []*member{c.hire(), c.hire()}
+		after(5 * time.Minute)
+		planner := crew[slices.IndexFunc(crew, func(m *member) bool { return slices.Contains(m.scheduler.Status().Mine, cursor.BoardShare) })]
+		miss := func(table string) {
+			planner.mu.Lock()
+			defer planner.mu.Unlock()
+			planner.missed = table
+		}
+		miss("public.a")
+		after(40 * time.Second)
+		if p, ok := c.stored().Board.Plans["public.a"]; ok {
+			t.Fatalf("it is still planned: %+v", p)
+		}
+		miss("")
+		after(time.Minute)
+		began := time.Since(f.began)
+		after(40 * time.Second)
+		covered := map[string]bool{}
+		for _, s := range f.seen() {
+			if s.job.Table == "public.a" && s.at > began {
+				covered[s.job.Range.Bounds.String()] = true
+			}
+		}
+		if len(covered) != 60 {
+			t.Errorf("%d of 60 ranges were scanned in four cycles", len(covered))
 		}
 	})
 }
