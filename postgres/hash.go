@@ -9,7 +9,7 @@ import (
 )
 
 // recordDigests names the way in which recordSQL makes digests; give it another name with every change.
-const recordDigests = "chained hashes"
+const recordDigests = "chained hashes, XML as it is read"
 
 // element is one thing that goes into a digest: an expression, and the type it is compared as, as it travels.
 type element struct {

@@ -133,6 +133,7 @@ func (t *Table) base(oid uint32) (uint32, typeInfo) {
 const (
 	textType    = "pg_catalog.text"
 	jsonbType   = "pg_catalog.jsonb"
+	xmlType     = "pg_catalog.xml"
 	int8Type    = "pg_catalog.int8"
 	numericType = "pg_catalog.numeric"
 )
