@@ -77,19 +77,19 @@ func (s *Side) judgeBeat(t beatTable, rights ...string) (Finding, bool) {
 
 // heartbeat is the row that the publisher writes and CDC carries.
 func (s *Source) heartbeat(ctx context.Context) ([]Finding, error) {
-	beat := s.Policy.Gate.Heartbeat
+	beat, w := s.Policy.Gate.Heartbeat, s.writable()
 	rights := []string{"SELECT", "INSERT", "UPDATE"}
-	t, err := s.lookAtBeat(ctx, beat.Table, rights...)
+	t, err := w.lookAtBeat(ctx, beat.Table, rights...)
 	if err != nil {
 		return nil, err
 	}
-	t.creates = t.creates && (!s.identity.Standby || s.Primary != nil)
-	bad, usable := s.judgeBeat(t, rights...)
+	t.creates = t.creates && !w.identity.Standby
+	bad, usable := w.judgeBeat(t, rights...)
 	if !usable {
 		return []Finding{bad}, nil
 	}
 	object := t.name.String()
-	age, err := s.beatAge(ctx, t.name)
+	age, err := w.beatAge(ctx, t.name)
 	var f Finding
 	switch {
 	case err != nil:

@@ -126,25 +126,25 @@ func (c carried) names() []string {
 
 // slot is what CDC reads from, where the policy names it.
 func (s *Source) slot(ctx context.Context) ([]Finding, error) {
-	name := s.Policy.Gate.Slot
+	name, w := s.Policy.Gate.Slot, s.writable()
 	var level, keep string
-	if err := s.pool.QueryRow(ctx, `SELECT current_setting('wal_level'), current_setting('max_slot_wal_keep_size')`).Scan(&level, &keep); err != nil {
+	if err := w.pool.QueryRow(ctx, `SELECT current_setting('wal_level'), current_setting('max_slot_wal_keep_size')`).Scan(&level, &keep); err != nil {
 		return nil, err
 	}
-	if level != "logical" && !s.identity.Standby {
+	if level != "logical" && !w.identity.Standby {
 		return nil, &FaultError{Err: fmt.Errorf("wal_level is %s, so there can be no logical slot %s", level, name), Fix: "ALTER SYSTEM SET wal_level = 'logical', and restart the server"}
 	}
 	var kind, plugin, database, status, behind string
 	var active bool
-	err := s.pool.QueryRow(ctx, `SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), active, coalesce(wal_status, ''), coalesce(pg_size_pretty(
+	err := w.pool.QueryRow(ctx, `SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), active, coalesce(wal_status, ''), coalesce(pg_size_pretty(
 			CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - coalesce(confirmed_flush_lsn, restart_lsn)), 'unknown')
 		FROM pg_replication_slots WHERE slot_name = $1`, name).Scan(&kind, &plugin, &database, &active, &status, &behind)
-	if errors.Is(err, pgx.ErrNoRows) && s.identity.Standby {
-		return nil, &absentError{"slot " + name + " is the primary's, and this is a standby", ""}
+	if errors.Is(err, pgx.ErrNoRows) && w.identity.Standby {
+		return nil, &absentError{"slot " + name + " is the primary's, and this is a standby", "name the primary with --primary or TRICKLE_PRIMARY_DSN"}
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		var others []string
-		if err := s.pool.QueryRow(ctx, `SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database()`).Scan(&others); err != nil {
+		if err := w.pool.QueryRow(ctx, `SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database()`).Scan(&others); err != nil {
 			return nil, err
 		}
 		fix := "start CDC, which makes it, or correct gate.slot in the policy"
@@ -161,8 +161,8 @@ func (s *Source) slot(ctx context.Context) ([]Finding, error) {
 	switch {
 	case kind != "logical":
 		add(fail("name the slot of CDC under gate.slot in the policy", "it is a %s slot, through which no CDC reads", kind))
-	case database != s.identity.Database:
-		add(fail("name the slot of this database's CDC under gate.slot in the policy", "it belongs to database %s, and not to %s", database, s.identity.Database))
+	case database != w.identity.Database:
+		add(fail("name the slot of this database's CDC under gate.slot in the policy", "it belongs to database %s, and not to %s", database, w.identity.Database))
 	case status == "lost":
 		add(fail(fmt.Sprintf("SELECT pg_drop_replication_slot('%s'), and have CDC begin anew with a snapshot", strings.ReplaceAll(name, "'", "''")), "it has lost log that CDC did not read yet: CDC can't go on from it"))
 	case status == "unreserved":

@@ -215,6 +215,9 @@ func TestServersThatCantServe(t *testing.T) {
 	if r = d.look("source"); len(bad(r, "source", "standing", "")) > 0 || len(bad(r, "source", "heartbeat", "trickle.heartbeat")) > 0 {
 		t.Errorf("a standby with its primary:\n%s", lines(r))
 	}
+	if found := bad(r, "source", "slot", ""); len(found) != 1 || found[0].Verdict != check.Failure || !strings.Contains(found[0].Detail, "wal_level is replica") {
+		t.Errorf("the slot is looked for on the primary:\n%s", lines(r))
+	}
 	itself := d.side("primary", standby.DSN("shop"))
 	d.primary = &itself
 	if found := bad(d.look("source"), "source", "standing", ""); len(found) != 1 || found[0].Verdict != check.Failure {

@@ -46,10 +46,10 @@ func (s *Source) Checks() []Check {
 		Check{Group: s.Name, Name: "publications", Needs: usable, Run: s.publications},
 	)
 	if s.Policy.Gate.Slot != "" {
-		checks = append(checks, Check{Group: s.Name, Name: "slot", Needs: usable, Run: s.slot})
+		checks = append(checks, Check{Group: s.Name, Name: "slot", Needs: append(slices.Clone(usable), s.id("standing")), Run: s.slot})
 	}
 	if s.Policy.Gate.Heartbeat.Enabled {
-		checks = append(checks, Check{Group: s.Name, Name: "heartbeat", Needs: append(slices.Clone(usable), s.id("publications")), Run: s.heartbeat})
+		checks = append(checks, Check{Group: s.Name, Name: "heartbeat", Needs: append(slices.Clone(usable), s.id("publications"), s.id("standing")), Run: s.heartbeat})
 	}
 	if s.Policy.Gate.Alone() {
 		checks = append(checks, Check{Group: s.Name, Name: "order", Needs: usable, Run: s.order})
@@ -63,6 +63,16 @@ func (s *Source) Checks() []Check {
 		Check{Group: "tables", Name: "carried", Needs: carried, Run: s.carriage},
 		Check{Group: "tables", Name: "readable", Needs: append(slices.Clone(found), "tables/rights", "tables/key"), Run: s.readable},
 	)
+}
+
+// writable is the server that takes writes, and so has the slot and the heartbeat: the primary, where the source is a standby and one is named.
+func (s *Source) writable() *Side {
+	if !s.identity.Standby || s.Primary == nil || s.Primary.pool == nil {
+		return &s.Side
+	}
+	w := *s.Primary
+	w.pipeline = s.pipeline
+	return &w
 }
 
 // standing tells a primary from a standby, and whether the primary that is named is its own.
