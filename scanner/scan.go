@@ -100,6 +100,10 @@ func (r *reading) known() *postgres.Known {
 	if last.Timeline == 0 || last.Timeline != r.at.Timeline {
 		return nil
 	}
+	// So may it where a server lost its last moments, in a crash or by a snapshot of its disks that was brought back, and counts on from before.
+	if last.Xmin > r.at.Xmin {
+		return nil
+	}
 	return &postgres.Known{Print: digest.Thumbprint{Rows: last.Rows, Sum: last.Sum}, Xmin: last.Xmin}
 }
 

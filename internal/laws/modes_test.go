@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/detector"
 	"github.com/trickle-verify/trickle/entry"
 
@@ -194,4 +195,17 @@ func TestAQuietColumnProvesNothing(t *testing.T) {
 	p.settle()
 	p.want(kinds, "mismatched 8")
 	p.identical()
+}
+
+// A source that lost its last moments gives their transaction numbers to others: what was read before is no reading of what is there now.
+func TestAReadingOfLostTransactionsIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 50)
+	p.caughtUp()
+	now := p.reading(cursor.Range{})
+	lost := now
+	lost.Sum, lost.Xmin = now.Sum+1, now.Xmin+1000
+	if got := p.reading(lost); got.Sum != now.Sum {
+		t.Errorf("the lost reading stands: %+v, not %+v", got, now)
+	}
 }
