@@ -137,6 +137,11 @@ func (s *Side) beatAge(ctx context.Context, name postgres.Name) (*time.Duration,
 	return &age, nil
 }
 
+// Lag is the check of how the policy has the replica's lag known. It is among those of a replica.
+func Lag(p *policy.Policy) Check {
+	return Check{Group: "gate", Name: "lag", Run: func(context.Context) ([]Finding, error) { return []Finding{gated(p.Gate)}, nil }}
+}
+
 // gated is how the policy has the replica's lag known.
 func gated(g policy.Gate) Finding {
 	var ways []string

@@ -67,8 +67,7 @@ func (r *Replica) Checks() []Check {
 		Check{Group: "replica tables", Name: "room", Needs: append(slices.Clone(found), "replica tables/agreement"), Run: r.room},
 		Check{Group: "replica tables", Name: "order of text keys", Needs: append(slices.Clone(found), "replica tables/agreement"), Run: r.textKeys},
 	)
-	gate := Check{Group: "gate", Name: "lag", Needs: nil, Run: func(context.Context) ([]Finding, error) { return []Finding{gated(r.Policy.Gate)}, nil }}
-	checks = append(checks, gate)
+	checks = append(checks, Lag(r.Policy))
 	if r.Policy.Gate.Heartbeat.Enabled {
 		checks = append(checks, Check{Group: "gate", Name: "heartbeat", Needs: usable, Run: r.heartbeat})
 	}

@@ -90,8 +90,8 @@ func seconds(s *float64) string {
 func snapshot(r ledger.ResyncReport) string {
 	s := r.Snapshot
 	line := fmt.Sprintf("resync %s goes through Debezium: %s, signal %s", r.ID, s.State, or(s.Signal, "not sent yet"))
-	if r.State == "done" {
-		line = fmt.Sprintf("resync %s went through Debezium, signal %s", r.ID, s.Signal)
+	if r.State != "waiting" && r.State != "running" { // it has ended
+		line = fmt.Sprintf("resync %s went through Debezium, signal %s", r.ID, or(s.Signal, "never sent"))
 	}
 	if s.Attempts > 1 {
 		line += fmt.Sprintf(" (the %d. attempt)", s.Attempts)

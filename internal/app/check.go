@@ -132,6 +132,9 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 			}
 		}
 	}
+	if o.Side == CheckPublisher && s.ReplicaDSN == "" {
+		checks = append(checks, check.Lag(p.policy))
+	}
 	return append(checks, kafka.Checks()...), nil
 }
 
