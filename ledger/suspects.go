@@ -39,6 +39,9 @@ func (l *Ledger) suspect(ctx context.Context, tx pgx.Tx, table string, suspects 
 			l.pipeline, table, array(s.Key), int64(s.RangeID), array(s.Range.Lo), array(s.Range.Hi), s.ResyncID, due, s.Attempts, through,
 			s.Last.Replica.Present, int64(s.Last.Replica.Version), int64(s.Last.Replica.Digest),
 			s.Last.Source.Present, int64(s.Last.Source.Version), int64(s.Last.Source.Digest), readAt)
+		if s.ResyncID != "" { // it is the resync's, whichever sighting stays
+			b.Queue(`UPDATE trickle.suspects SET resync_id = $4 WHERE pipeline = $1 AND table_name = $2 AND key = $3 AND resync_id IS DISTINCT FROM $4`, l.pipeline, table, array(s.Key), s.ResyncID)
+		}
 	}
 	return tx.SendBatch(ctx, &b).Close()
 }

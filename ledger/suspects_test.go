@@ -137,3 +137,21 @@ func TestWhichSightingIsKept(t *testing.T) {
 		must(t, l.Settle(t.Context(), table, entry.Settled{Done: []message.Key{key}}))
 	}
 }
+
+// A suspect that a resync finds once more is the resync's from then on, with the sighting that it had.
+func TestAResyncTakesASuspectOver(t *testing.T) {
+	t.Parallel()
+	l, pool := fresh(t)
+	look := drift.Sighting{Replica: drift.Observed{Present: true, Version: 7, Digest: 5}, Source: drift.Fetched{ReadAt: time.Unix(1000, 0)}}
+	must(t, l.Suspect(t.Context(), table, []drift.Suspect{suspect("1", look)}, 0))
+	look.Source.ReadAt = time.Unix(2000, 0)
+	again := suspect("1", look)
+	again.ResyncID = "r"
+	must(t, l.Suspect(t.Context(), table, []drift.Suspect{again}, 0))
+	if n, err := l.Suspects(t.Context(), "r"); n != 1 || err != nil {
+		t.Errorf("%d suspects of the resync: %v", n, err)
+	}
+	if at := one[time.Time](t, pool, `SELECT source_read_at FROM trickle.suspects`); !at.Equal(time.Unix(1000, 0)) {
+		t.Errorf("the sighting is of %s now", at)
+	}
+}
