@@ -22,12 +22,27 @@ type Page struct {
 	Log     *slog.Logger
 }
 
-// Serve answers on the address until the context ends.
-func Serve(ctx context.Context, addr string, p Page) error {
+// Port is where a page is served, once it is. Its zero value serves nothing.
+type Port struct{ listener net.Listener }
+
+// Listen opens the port, so that one that is taken is told before anything runs. An empty address is no port.
+func Listen(ctx context.Context, addr string) (Port, error) {
+	if addr == "" {
+		return Port{}, nil
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fmt.Errorf("the status port %s can't be opened: %w; choose another with --listen, or --listen '' for none", addr, err)
+		return Port{}, fmt.Errorf("the status port %s can't be opened: %w; choose another with --listen, or --listen '' for none", addr, err)
+	}
+	return Port{l}, nil
+}
+
+// Serve answers until the context ends, and closes the port.
+func (port Port) Serve(ctx context.Context, p Page) error {
+	l := port.listener
+	if l == nil {
+		return nil
 	}
 	p.Log.Info("status is served", "address", "http://"+l.Addr().String()+"/status.json")
 	server := &http.Server{Handler: p.handler(), ReadHeaderTimeout: 5 * time.Second}
@@ -40,7 +55,7 @@ func Serve(ctx context.Context, addr string, p Page) error {
 	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	err = server.Shutdown(bound)
+	err := server.Shutdown(bound)
 	if served := <-done; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}

@@ -175,13 +175,15 @@ func Consumer(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	port, err := status.Listen(ctx, s.Listen)
+	if err != nil {
+		return err
+	}
 	s.Log.Info("detecting", "pipeline", g.policy.Pipeline, "consumer", c.name, "replica", g.identity.String())
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return c.run(ctx) })
 	parts.Go(func() error { return watch(ctx, s, g.policy, c.apply) })
-	if s.Listen != "" {
-		parts.Go(func() error { return status.Serve(ctx, s.Listen, c.page(shown)) })
-	}
+	parts.Go(func() error { return port.Serve(ctx, c.page(shown)) })
 	return ended(ctx, parts.Wait())
 }
 
@@ -256,6 +258,10 @@ func Single(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	port, err := status.Listen(ctx, s.Listen)
+	if err != nil {
+		return err
+	}
 	s.Log.Info("verifying", "pipeline", p.Pipeline, "source", sourceID.String(), "replica", replicaID.String())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return pub.run(ctx) })
@@ -263,8 +269,6 @@ func Single(ctx context.Context, s Settings) error {
 	g.Go(func() error {
 		return watch(ctx, s, p, func(next *policy.Policy) error { return errors.Join(con.apply(next), pub.apply(next)) })
 	})
-	if s.Listen != "" {
-		g.Go(func() error { return status.Serve(ctx, s.Listen, con.page(shown)) })
-	}
+	g.Go(func() error { return port.Serve(ctx, con.page(shown)) })
 	return ended(ctx, g.Wait())
 }

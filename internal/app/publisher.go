@@ -178,17 +178,17 @@ func Publisher(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	port, err := status.Listen(ctx, s.Listen)
+	if err != nil {
+		return err
+	}
 	s.Log.Info("publishing", "pipeline", g.policy.Pipeline, "source", g.identity.String())
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return pub.run(ctx) })
 	parts.Go(func() error { return watch(ctx, s, g.policy, pub.apply) })
-	if s.Listen != "" {
-		parts.Go(func() error {
-			return status.Serve(ctx, s.Listen, status.Page{
-				JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: shown, Log: s.Log,
-			})
-		})
-	}
+	parts.Go(func() error {
+		return port.Serve(ctx, status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: shown, Log: s.Log})
+	})
 	return ended(ctx, parts.Wait())
 }
 

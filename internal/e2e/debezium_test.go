@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func TestResyncsThroughDebezium(t *testing.T) {
 	await(t, long, "the first copy is there", func() bool { return value[int](t, dst, `SELECT count(*)::int FROM t`) == 5000 })
 	policy := writeFile(t, "policy.yaml", fmt.Sprintf(throughDebezium, source.Slot))
 	start(t, trickle("run", "--policy", policy, "--source", src.dsn, "--brokers", s.Broker.Addr(), "--listen", ""))
-	start(t, trickleConsumer("run", "--policy", policy, "--replica", dst.dsn, "--brokers", s.Broker.Addr(), "--consumer", "c", "--listen", ""))
+	detector := start(t, trickleConsumer("run", "--policy", policy, "--replica", dst.dsn, "--brokers", s.Broker.Addr(), "--consumer", "c", "--listen", ""))
 	await(t, long, "the ledger is there", func() bool { return value[bool](t, dst, `SELECT to_regclass('trickle.snapshots') IS NOT NULL`) })
 	await(t, long, "the gate is open", func() bool {
 		return value[bool](t, dst, `SELECT coalesce((SELECT gate_open FROM trickle.pipelines WHERE pipeline = 'through'), false)`)
@@ -90,7 +91,9 @@ func TestResyncsThroughDebezium(t *testing.T) {
 	if got := value[int](t, dst, `SELECT count(*)::int FROM t WHERE v = 'spoiled'`); got < 70 {
 		t.Errorf("%d rows are spoiled outside of the part", got)
 	}
-	if got := value[int](t, dst, `SELECT max(attempts)::int FROM trickle.snapshots`); got != 1 {
+	// Debezium 3.6 now and then fails over a notification of its own in the middle of a snapshot; such a one is asked for again, and no other.
+	const broken = "Debezium's query of public.t failed"
+	if got, most := value[int](t, dst, `SELECT max(attempts)::int FROM trickle.snapshots`), 1+strings.Count(detector.stderr.String(), broken); got > most {
 		t.Errorf("%d signals for one resync", got)
 	}
 }
