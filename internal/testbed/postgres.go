@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -32,12 +31,7 @@ const (
 	superuser    = "postgres"
 	settingsFile = "testbed.conf"
 	pollInterval = 10 * time.Millisecond
-	startTimeout = 60 * time.Second
-	portAttempts = 5
 )
-
-// ErrNotRunning is returned by operations that need a running server.
-var ErrNotRunning = errors.New("postgres is not running: call Restart first")
 
 // Options of a server; the zero value is a fine throw-away server.
 type Options struct {
@@ -51,8 +45,9 @@ type Options struct {
 	Binaries string
 }
 
-// Postgres is one server.
+// Postgres is one server. Restart brings it back on the same port with its data; Pause freezes all of its processes.
 type Postgres struct {
+	*child.Server
 	binaries string
 	account  *account // whom the server runs as; nil for ourselves
 	base     string   // temporary: socket, log and, unless the caller gave a folder, data
@@ -60,10 +55,6 @@ type Postgres struct {
 	port     int
 	settings map[string]string
 	files    map[string][]byte
-
-	mu      sync.Mutex     // guards proc
-	proc    *child.Process // nil when stopped
-	stopped bool           // for good: folders are gone
 }
 
 // StartPostgres starts a server and returns once it answers. The context bounds the start, not the server's life.
@@ -75,7 +66,7 @@ func StartPostgres(ctx context.Context, opts Options) (*Postgres, error) {
 	if err := p.initialise(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(p.base))
 	}
-	if err := p.launchOrRemove(ctx); err != nil {
+	if err := p.begin(ctx); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -116,6 +107,7 @@ func prepare(ctx context.Context, opts Options) (*Postgres, error) {
 		},
 	}
 	p.files = opts.Files
+	p.Server = child.NewServer(child.Plan{Name: "postgres", Dir: base, Start: p.launch, Ready: p.ready, Quit: syscall.SIGINT}) // a fast shutdown
 	maps.Copy(p.settings, opts.Settings)
 	if opts.Dir != "" {
 		p.data = filepath.Join(opts.Dir, "data")
@@ -205,76 +197,39 @@ func (p *Postgres) writeSettings() error {
 	return nil
 }
 
-func (p *Postgres) launchOrRemove(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.launch(ctx); err != nil {
-		p.stopped = true
-		return errors.Join(err, os.RemoveAll(p.base))
+// begin starts the server for the first time, on a port that is free.
+func (p *Postgres) begin(ctx context.Context) error {
+	err := loopback.Claim(func() ([]int, error) {
+		port, err := loopback.FreePort()
+		if err != nil {
+			return nil, fmt.Errorf("port for postgres: %w", err)
+		}
+		p.port = port
+		return []int{port}, p.Restart(ctx)
+	})
+	if err != nil {
+		return errors.Join(err, p.Stop(ctx))
 	}
 	return nil
 }
 
-// launch starts the server on its port, the first time on a port that is free now. Somebody may take that port in between: then it
-// tries another.
-func (p *Postgres) launch(ctx context.Context) error {
-	keepPort := p.port != 0
-	for attempt := 1; ; attempt++ {
-		if !keepPort {
-			port, err := loopback.FreePort()
-			if err != nil {
-				return err
-			}
-			p.port = port
-		}
-		err := p.launchOnce(ctx)
-		if err == nil || keepPort || attempt == portAttempts || loopback.IsFree(p.port) {
-			return err
-		}
-	}
-}
-
-func (p *Postgres) launchOnce(ctx context.Context) error {
+func (p *Postgres) launch(log *os.File) (*child.Process, error) {
 	if err := p.writeSettings(); err != nil {
-		return err
+		return nil, err
 	}
-	log, err := os.OpenFile(p.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		return fmt.Errorf("postgres log: %w", err)
-	}
-	defer log.Close()
 	cmd := exec.Command(filepath.Join(p.binaries, "postgres"), "-D", p.data)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.base, log, log
 	cmd.SysProcAttr = as(p.account)
-	proc, err := child.Start("postgres", cmd, syscall.SIGINT) // a fast shutdown
-	if err != nil {
-		return fmt.Errorf("start postgres: %w", err)
-	}
-	if err := p.awaitReady(ctx, proc); err != nil {
-		return fmt.Errorf("start postgres: %w; its log ends with:\n%s", errors.Join(err, proc.Kill()), p.logTail())
-	}
-	p.proc = proc
-	return nil
+	return child.Start("postgres", cmd, syscall.SIGINT)
 }
 
-func (p *Postgres) awaitReady(ctx context.Context, proc *child.Process) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		conn, err := pgx.Connect(ctx, p.SocketDSN(superuser))
-		if err == nil {
-			return conn.Close(ctx)
-		}
-		select {
-		case <-proc.Done():
-			return fmt.Errorf("it ended by itself: %w", errors.Join(proc.Err(), err))
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-tick.C:
-		}
+// ready asks the server whether it answers.
+func (p *Postgres) ready(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, p.SocketDSN(superuser))
+	if err != nil {
+		return err
 	}
+	return conn.Close(ctx)
 }
 
 // DSN is a URL over TCP for pgx, psql and anything else with libpq.
@@ -294,106 +249,6 @@ func (p *Postgres) url(host, database string, query url.Values) string {
 
 // Address is the server's loopback address, host:port.
 func (p *Postgres) Address() string { return "127.0.0.1:" + strconv.Itoa(p.port) }
-
-// PID is the postmaster's process, whose children are the server's other processes; 0 when it is not running.
-func (p *Postgres) PID() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.proc == nil {
-		return 0
-	}
-	return p.proc.PID()
-}
-
-// LogFile is the path of the server's log.
-func (p *Postgres) LogFile() string { return filepath.Join(p.base, "postgres.log") }
-
-func (p *Postgres) logTail() string {
-	const most = 2000
-	text, err := os.ReadFile(p.LogFile())
-	if err != nil {
-		return err.Error()
-	}
-	return string(text[max(0, len(text)-most):])
-}
-
-// Stop shuts the server down in good order, cutting off its clients, and removes its temporary folders. When the context ends first the
-// server is killed. A second Stop does nothing.
-func (p *Postgres) Stop(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.stopped {
-		return nil
-	}
-	p.stopped = true
-	return errors.Join(p.shutdown(ctx), os.RemoveAll(p.base))
-}
-
-// shutdown ends the process and keeps the data.
-func (p *Postgres) shutdown(ctx context.Context) error {
-	proc := p.proc
-	if proc == nil {
-		return nil
-	}
-	p.proc = nil
-	if err := proc.Resume(); err != nil { // a stopped process can't shut down
-		return errors.Join(err, proc.Kill())
-	}
-	if err := proc.Signal(syscall.SIGINT); err != nil {
-		return errors.Join(err, proc.Kill())
-	}
-	select {
-	case <-proc.Done():
-		return nil
-	case <-ctx.Done():
-		return proc.Kill()
-	}
-}
-
-// Kill ends every process of the server at once, as a crash would. Restart brings it back with its data.
-func (p *Postgres) Kill() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.proc == nil {
-		return ErrNotRunning
-	}
-	proc := p.proc
-	p.proc = nil
-	return proc.Kill()
-}
-
-// Restart shuts the server down if it runs, and starts it again on the same port with the same data.
-func (p *Postgres) Restart(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.stopped {
-		return fmt.Errorf("restart postgres: it was stopped for good: start a new one")
-	}
-	if err := p.shutdown(ctx); err != nil {
-		return err
-	}
-	return p.launch(ctx)
-}
-
-// Pause freezes every process of the server until Resume: connections stay open and nothing answers.
-func (p *Postgres) Pause() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.proc == nil {
-		return ErrNotRunning
-	}
-	return p.proc.Pause()
-}
-
-// Resume lets a paused server go on.
-func (p *Postgres) Resume() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.proc == nil {
-		return ErrNotRunning
-	}
-	return p.proc.Resume()
-}
 
 // run executes one of the server's own programs to its end.
 func (p *Postgres) run(ctx context.Context, program string, args ...string) error {

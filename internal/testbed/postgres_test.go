@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/trickle-verify/trickle/internal/testbed"
+	"github.com/trickle-verify/trickle/internal/testbed/child"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 )
 
@@ -132,7 +133,7 @@ func TestCrashAndRestartKeepCommittedRowsAndThePort(t *testing.T) {
 		if _, err := query(t.Context(), dsn, "SELECT 1::text"); err == nil {
 			t.Fatal("a killed server answers")
 		}
-		if err := server.Pause(); !errors.Is(err, testbed.ErrNotRunning) {
+		if err := server.Pause(); !errors.Is(err, child.ErrNotRunning) {
 			t.Errorf("pause of a killed server: %v", err)
 		}
 		if err := server.Restart(t.Context()); err != nil {

@@ -35,7 +35,7 @@ func (p *Postgres) StartStandby(ctx context.Context, opts StandbyOptions) (*Post
 	if err := s.copyFrom(ctx, p, opts.Name); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.base))
 	}
-	if err := s.launchOrRemove(ctx); err != nil {
+	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
 	err = p.await(ctx, `SELECT EXISTS (SELECT FROM pg_stat_replication WHERE application_name = $1 AND state = 'streaming')`, opts.Name)

@@ -1,8 +1,9 @@
 // Package child runs servers as child processes that don't outlive us.
 //
-// It decides how a process is started, signalled and ended with all its children. What always holds: a process is waited for by a goroutine
+// It decides how a process is started, signalled and ended with all its children (Process), and how a server is brought up, stopped, killed, frozen and
+// brought back on what it left (Server); what the server is, its owner says in a Plan. What always holds: a process is waited for by a goroutine
 // of its own, so none is left a zombie; on Linux the kernel signals it when we die, however that comes about. Elsewhere a kill -9 of ours
-// leaves it behind. A signal to a process that has ended is no error.
+// leaves it behind. A signal to a process that has ended is no error. A server that fails to start takes the end of its log into the error.
 package child
 
 import (

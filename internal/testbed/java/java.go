@@ -12,10 +12,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -136,4 +138,13 @@ func cacheDir() (string, error) {
 		return "", fmt.Errorf("cache for kafka: %w", err)
 	}
 	return filepath.Join(dir, "trickle", "kafka"), nil
+}
+
+// WriteProperties writes settings as the programs read them.
+func WriteProperties(path string, settings map[string]string) error {
+	var text strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(settings)) {
+		fmt.Fprintf(&text, "%s=%s\n", key, strings.ReplaceAll(settings[key], `\`, `\\`))
+	}
+	return os.WriteFile(path, []byte(text.String()), 0o600)
 }

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -26,19 +25,13 @@ import (
 )
 
 const (
-	startTimeout = time.Minute
-	stopTimeout  = 10 * time.Second // then it is killed
-	pollInterval = 20 * time.Millisecond
-	portAttempts = 5
-	heapMB       = 384
+	stopTimeout = 10 * time.Second // then it is killed
+	heapMB      = 384
 
 	plain, controller = "PLAINTEXT", "CONTROLLER"
 	// A cluster's id is 16 bytes in base 64; nobody else sees this cluster.
 	clusterID = "dHJpY2tsZSB0ZXN0YmVkIQ"
 )
-
-// ErrNotRunning is returned by operations that need a running broker.
-var ErrNotRunning = errors.New("kafka is not running: call Restart first")
 
 // Options of a broker; the zero value is a fine throw-away one that asks nobody who they are.
 type Options struct {
@@ -53,16 +46,13 @@ type Options struct {
 	Users []string
 }
 
-// Broker is one node.
+// Broker is one node. Restart brings it back on the same ports with its data.
 type Broker struct {
+	*child.Server
 	kit   java.Kit
 	opts  Options
 	dir   string
 	ports map[string]int // by listener
-
-	mu      sync.Mutex // guards what follows
-	proc    *child.Process
-	stopped bool // for good: the folder is gone
 }
 
 // Start starts a broker and returns once it answers. The context bounds the start, not the broker's life.
@@ -76,6 +66,7 @@ func Start(ctx context.Context, opts Options) (*Broker, error) {
 		return nil, fmt.Errorf("folder for kafka: %w", err)
 	}
 	b := &Broker{kit: kit, opts: opts, dir: dir}
+	b.Server = child.NewServer(child.Plan{Name: "kafka", Dir: dir, Start: b.launch, Ready: b.ready, Quit: syscall.SIGTERM, Grace: stopTimeout})
 	if err := b.begin(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -88,20 +79,16 @@ func (b *Broker) begin(ctx context.Context) error {
 			return fmt.Errorf("file for kafka: %w", err)
 		}
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for attempt := 1; ; attempt++ {
+	return loopback.Claim(func() ([]int, error) {
 		if err := b.choosePorts(); err != nil {
-			return err
+			return nil, err
 		}
 		err := b.format(ctx)
 		if err == nil {
-			err = b.launch(ctx)
+			err = b.Restart(ctx)
 		}
-		if err == nil || attempt == portAttempts || b.portsAreFree() {
-			return err
-		}
-	}
+		return slices.Collect(maps.Values(b.ports)), err
+	})
 }
 
 func (b *Broker) choosePorts() error {
@@ -116,25 +103,15 @@ func (b *Broker) choosePorts() error {
 	return nil
 }
 
-func (b *Broker) portsAreFree() bool {
-	for _, port := range b.ports {
-		if !loopback.IsFree(port) {
-			return false
-		}
-	}
-	return true
-}
-
 func (b *Broker) file(name string) string { return filepath.Join(b.dir, name) }
 
 // format writes the settings and, as every new node wants it, prepares the data folder.
 func (b *Broker) format(ctx context.Context) error {
-	var text strings.Builder
 	all := b.properties()
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		fmt.Fprintf(&text, "%s=%s\n", key, strings.ReplaceAll(strings.ReplaceAll(all[key], "{{dir}}", b.dir), `\`, `\\`))
+	for key, value := range all {
+		all[key] = strings.ReplaceAll(value, "{{dir}}", b.dir)
 	}
-	if err := os.WriteFile(b.file("server.properties"), []byte(text.String()), 0o600); err != nil {
+	if err := java.WriteProperties(b.file("server.properties"), all); err != nil {
 		return fmt.Errorf("settings of kafka: %w", err)
 	}
 	if err := os.RemoveAll(b.file("data")); err != nil {
@@ -189,47 +166,18 @@ func (b *Broker) properties() map[string]string {
 	return all
 }
 
-// launch starts the JVM and waits until the broker answers.
-func (b *Broker) launch(ctx context.Context) error {
-	log, err := os.OpenFile(b.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("log of kafka: %w", err)
-	}
-	defer log.Close()
-	proc, err := b.kit.Start(java.Program{Name: "kafka", Class: "kafka.Kafka", Arguments: []string{b.file("server.properties")}, HeapMB: heapMB, Log: log, Dir: b.dir})
-	if err != nil {
-		return err
-	}
-	if err := b.awaitReady(ctx, proc); err != nil {
-		return fmt.Errorf("start kafka: %w; its log ends with:\n%s", errors.Join(err, proc.Kill()), b.logTail())
-	}
-	b.proc = proc
-	return nil
+func (b *Broker) launch(log *os.File) (*child.Process, error) {
+	return b.kit.Start(java.Program{Name: "kafka", Class: "kafka.Kafka", Arguments: []string{b.file("server.properties")}, HeapMB: heapMB, Log: log, Dir: b.dir})
 }
 
-func (b *Broker) awaitReady(ctx context.Context, proc *child.Process) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
+// ready asks the broker whether it answers.
+func (b *Broker) ready(ctx context.Context) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr()), kgo.RequestRetries(0), kgo.RetryTimeout(time.Second))
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		err := client.Ping(ctx)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-proc.Done():
-			return fmt.Errorf("it ended by itself: %w", errors.Join(proc.Err(), err))
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
+	return client.Ping(ctx)
 }
 
 // Addr is where clients connect that needn't say who they are: host:port.
@@ -237,88 +185,3 @@ func (b *Broker) Addr() string { return b.Listener(plain) }
 
 // Listener is the address of a further listener.
 func (b *Broker) Listener(name string) string { return loopback.Address(b.ports[name]) }
-
-// PID is the JVM's process; 0 when it is not running.
-func (b *Broker) PID() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.proc == nil {
-		return 0
-	}
-	return b.proc.PID()
-}
-
-// LogFile is the path of what the broker prints.
-func (b *Broker) LogFile() string { return b.file("kafka.log") }
-
-func (b *Broker) logTail() string {
-	const most = 4000
-	text, err := os.ReadFile(b.LogFile())
-	if err != nil {
-		return err.Error()
-	}
-	return string(text[max(0, len(text)-most):])
-}
-
-// Stop shuts the broker down and removes its folder. One that takes too long is killed. A second Stop does nothing.
-func (b *Broker) Stop(ctx context.Context) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.stopped {
-		return nil
-	}
-	b.stopped = true
-	return errors.Join(b.shutdown(ctx), os.RemoveAll(b.dir))
-}
-
-func (b *Broker) shutdown(ctx context.Context) error {
-	proc := b.proc
-	if proc == nil {
-		return nil
-	}
-	b.proc = nil
-	if err := errors.Join(proc.Resume(), proc.Signal(syscall.SIGTERM)); err != nil {
-		return errors.Join(err, proc.Kill())
-	}
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
-	defer cancel()
-	select {
-	case <-proc.Done():
-		return nil
-	case <-ctx.Done():
-		return proc.Kill()
-	}
-}
-
-// Kill ends the broker at once, as a crash would. Restart brings it back with its data.
-func (b *Broker) Kill() error {
-	return b.do(func(p *child.Process) error { b.proc = nil; return p.Kill() })
-}
-
-// Pause freezes the broker until Resume: connections stay open and nothing answers.
-func (b *Broker) Pause() error { return b.do((*child.Process).Pause) }
-
-// Resume lets a paused broker go on.
-func (b *Broker) Resume() error { return b.do((*child.Process).Resume) }
-
-func (b *Broker) do(what func(*child.Process) error) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.proc == nil {
-		return ErrNotRunning
-	}
-	return what(b.proc)
-}
-
-// Restart shuts the broker down if it runs, and starts it again on the same ports with the same data.
-func (b *Broker) Restart(ctx context.Context) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.stopped {
-		return errors.New("restart kafka: it was stopped for good: start a new one")
-	}
-	if err := b.shutdown(ctx); err != nil {
-		return err
-	}
-	return b.launch(ctx)
-}

@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 
+	"github.com/trickle-verify/trickle/internal/testbed/child"
 	"github.com/trickle-verify/trickle/internal/testbed/kafka"
 )
 
@@ -82,7 +83,7 @@ func TestKilledBrokerComesBackWithItsData(t *testing.T) {
 	if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("process %d after a kill: %v", pid, err)
 	}
-	if err := b.Kill(); !errors.Is(err, kafka.ErrNotRunning) {
+	if err := b.Kill(); !errors.Is(err, child.ErrNotRunning) {
 		t.Errorf("a second kill: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

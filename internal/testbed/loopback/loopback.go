@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 )
 
 const (
 	lowest, highest = 10000, 32000
 	attempts        = 100
+	claims          = 5
 )
 
 // FreePort returns a port that nobody listens on.
@@ -32,6 +34,16 @@ func FreePort() (int, error) {
 func IsFree(port int) bool {
 	l, err := net.Listen("tcp", Address(port))
 	return err == nil && l.Close() == nil
+}
+
+// Claim calls start, which is to listen on the ports that it returns, and calls it again, some times, where it failed and somebody else has taken one of them meanwhile.
+func Claim(start func() ([]int, error)) error {
+	for attempt := 1; ; attempt++ {
+		ports, err := start()
+		if err == nil || attempt == claims || !slices.ContainsFunc(ports, func(port int) bool { return !IsFree(port) }) {
+			return err
+		}
+	}
 }
 
 // Address is 127.0.0.1 with the port, as clients want it.
