@@ -46,47 +46,30 @@ func newDesk(t *testing.T, sides string) *desk {
 	role := pgx.Identifier{d.role}.Sanitize()
 	make := func() string {
 		dsn := pgtest.Database(t)
-		run(t, dsn, `DO $$ BEGIN IF to_regrole('`+role+`') IS NULL THEN CREATE ROLE `+role+` LOGIN; GRANT pg_read_all_stats TO `+role+`; END IF; END $$`,
+		pgtest.Exec(t, dsn, `DO $$ BEGIN IF to_regrole('`+role+`') IS NULL THEN CREATE ROLE `+role+` LOGIN; GRANT pg_read_all_stats TO `+role+`; END IF; END $$`,
 			"REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO "+role,
 			`CREATE TABLE orders (id int PRIMARY KEY, customer text NOT NULL, amount numeric(12,2))`)
 		return dsn
 	}
 	if strings.Contains(sides, "source") {
 		d.source = make()
-		run(t, d.source, "GRANT SELECT ON orders TO "+role)
+		pgtest.Exec(t, d.source, "GRANT SELECT ON orders TO "+role)
 	}
 	if strings.Contains(sides, "replica") {
 		d.replica = make()
-		run(t, d.replica, "GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO "+role, "CREATE SCHEMA trickle AUTHORIZATION "+role)
+		pgtest.Exec(t, d.replica, "GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO "+role, "CREATE SCHEMA trickle AUTHORIZATION "+role)
 	}
 	t.Cleanup(func() {
 		last := ""
 		for _, dsn := range []string{d.source, d.replica} {
 			if dsn != "" {
-				run(t, dsn, "DROP OWNED BY "+role+" CASCADE")
+				pgtest.Exec(t, dsn, "DROP OWNED BY "+role+" CASCADE")
 				last = dsn
 			}
 		}
-		run(t, last, "DROP ROLE "+role)
+		pgtest.Exec(t, last, "DROP ROLE "+role)
 	})
 	return d
-}
-
-// run executes statements, each by itself.
-func run(t testing.TB, dsn string, statements ...string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	c, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close(ctx)
-	for _, sql := range statements {
-		if _, err := c.Exec(ctx, sql); err != nil {
-			t.Fatalf("%s: %v", sql, err)
-		}
-	}
 }
 
 // as is a DSN with the desk's role in the place of the administrator.
@@ -189,7 +172,7 @@ func (f fault) test(t *testing.T) {
 	}
 	for dsn, statements := range map[string][]string{d.source: f.source, d.replica: f.replica} {
 		for _, sql := range statements {
-			run(t, dsn, fill.Replace(sql))
+			pgtest.Exec(t, dsn, fill.Replace(sql))
 		}
 	}
 	broken := d.look(f.sides)
@@ -220,7 +203,7 @@ func (f fault) test(t *testing.T) {
 		if i := strings.LastIndex(sql, ", "); i > 0 && strings.Contains(sql[i:], " the ") || strings.Contains(sql[max(i, 0):], "leave it") {
 			sql = sql[:i] // what follows is for people
 		}
-		run(t, at, strings.Split(sql, "; ")...)
+		pgtest.Exec(t, at, strings.Split(sql, "; ")...)
 	}
 	mended := d.look(f.sides)
 	for _, one := range bad(mended, f.group, f.check, f.object) {

@@ -76,13 +76,13 @@ func TestFaultsOfTheReplica(t *testing.T) {
 func TestCollationsOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "source")
-	run(t, d.source, `CREATE COLLATION german (provider = icu, locale = 'de')`, `CREATE TABLE words (w text COLLATE german PRIMARY KEY)`,
+	pgtest.Exec(t, d.source, `CREATE COLLATION german (provider = icu, locale = 'de')`, `CREATE TABLE words (w text COLLATE german PRIMARY KEY)`,
 		`UPDATE pg_collation SET collversion = '1' WHERE collname = 'german'`, `GRANT SELECT ON words TO `+pgx.Identifier{d.role}.Sanitize())
 	found := bad(d.look("source"), "source", "collations", "collation public.german")
 	if len(found) != 1 || found[0].Verdict != check.Warning {
 		t.Fatal(found)
 	}
-	run(t, d.source, strings.Split(found[0].Fix, "; ")...)
+	pgtest.Exec(t, d.source, strings.Split(found[0].Fix, "; ")...)
 	if r := d.look("source"); len(bad(r, "source", "collations", "collation public.german")) > 0 {
 		t.Error(lines(r))
 	}
@@ -133,14 +133,14 @@ func TestAHeartbeatThatFlows(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "replica")
 	d.policy = plain + "gate: {heartbeat: {interval: 1s}}\n"
-	run(t, d.replica, `CREATE TABLE trickle.heartbeat (pipeline text PRIMARY KEY, at timestamptz NOT NULL, timeline bigint NOT NULL)`, `INSERT INTO trickle.heartbeat VALUES ('shop', now() - interval '1 hour', 1)`,
+	pgtest.Exec(t, d.replica, `CREATE TABLE trickle.heartbeat (pipeline text PRIMARY KEY, at timestamptz NOT NULL, timeline bigint NOT NULL)`, `INSERT INTO trickle.heartbeat VALUES ('shop', now() - interval '1 hour', 1)`,
 		`GRANT SELECT ON trickle.heartbeat TO `+pgx.Identifier{d.role}.Sanitize())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { // CDC
 		defer close(done)
 		for ctx.Err() == nil {
-			run(t, d.replica, `UPDATE trickle.heartbeat SET at = at + interval '1 second'`)
+			pgtest.Exec(t, d.replica, `UPDATE trickle.heartbeat SET at = at + interval '1 second'`)
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
@@ -196,7 +196,7 @@ func TestServersThatCantServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, dsn, `CREATE TABLE orders (id int PRIMARY KEY)`, `CREATE SCHEMA trickle`)
+	pgtest.Exec(t, dsn, `CREATE TABLE orders (id int PRIMARY KEY)`, `CREATE SCHEMA trickle`)
 	standby := pgtest.Standby(t, primary, testbed.StandbyOptions{Settings: map[string]string{"max_prepared_transactions": "2"}})
 	d := &desk{t: t, role: "postgres", policy: plain + "gate: {heartbeat: true, slot: debezium}\n", source: standby.DSN("shop"), replica: standby.DSN("shop")}
 	r := d.look("source replica")
@@ -225,24 +225,24 @@ func TestServersThatCantServe(t *testing.T) {
 	}
 	d.primary = nil
 	d.source = primary.DSN("shop")
-	run(t, dsn, `BEGIN`+`; INSERT INTO orders VALUES (1); PREPARE TRANSACTION 'forgotten'`)
+	pgtest.Exec(t, dsn, `BEGIN`+`; INSERT INTO orders VALUES (1); PREPARE TRANSACTION 'forgotten'`)
 	found := bad(d.look("source"), "source", "transactions", "transaction forgotten")
 	if len(found) != 1 || found[0].Verdict != check.Warning {
 		t.Fatalf("a prepared transaction: %v", found)
 	}
 	rollback, _, _ := strings.Cut(found[0].Fix, ", or")
-	run(t, dsn, rollback)
+	pgtest.Exec(t, dsn, rollback)
 	// The fix of wal_level, then a slot that nobody reads.
 	slot := bad(d.look("source"), "source", "slot", "")
 	if len(slot) != 1 || slot[0].Verdict != check.Failure || !strings.Contains(slot[0].Detail, "wal_level is replica") {
 		t.Fatalf("wal_level: %v", slot)
 	}
 	set, _, _ := strings.Cut(slot[0].Fix, ", and")
-	run(t, dsn, set)
+	pgtest.Exec(t, dsn, set)
 	if err := primary.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	run(t, dsn, `SELECT pg_create_logical_replication_slot('debezium', 'pgoutput')`)
+	pgtest.Exec(t, dsn, `SELECT pg_create_logical_replication_slot('debezium', 'pgoutput')`)
 	r = d.look("source")
 	if found := bad(r, "source", "slot", "debezium"); len(found) != 1 || found[0].Verdict != check.Warning || !strings.Contains(found[0].Detail, "nobody reads") {
 		t.Error(lines(r))

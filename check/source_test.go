@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/trickle-verify/trickle/check"
+	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 )
 
 const beating = plain + "gate: {heartbeat: {in_commit_order: true}}\n"
@@ -17,7 +18,7 @@ func TestNothingIsFoundWhereAllIsWell(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "source replica")
 	// Nothing is written: who may not write can't have.
-	run(t, d.source, `ALTER ROLE `+pgx.Identifier{d.role}.Sanitize()+` SET default_transaction_read_only = on`)
+	pgtest.Exec(t, d.source, `ALTER ROLE `+pgx.Identifier{d.role}.Sanitize()+` SET default_transaction_read_only = on`)
 	r := d.look("source replica")
 	if !r.OK || r.Counts.Failure+r.Counts.Warning > 0 {
 		t.Fatalf("something is wrong:\n%s", lines(r))
@@ -96,7 +97,7 @@ func TestAHeartbeatAloneBesideDebezium(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t, "source")
 	d.policy = beating
-	run(t, d.source, `REVOKE pg_read_all_stats FROM `+pgx.Identifier{d.role}.Sanitize())
+	pgtest.Exec(t, d.source, `REVOKE pg_read_all_stats FROM `+pgx.Identifier{d.role}.Sanitize())
 	config, err := pgx.ParseConfig(d.source)
 	if err != nil {
 		t.Fatal(err)

@@ -96,23 +96,10 @@ func newEstate(t *testing.T, broker *kafka.Broker, pipeline string) *estate {
 		t.Fatal(err)
 	}
 	for _, dsn := range []string{e.source, e.replica} {
-		e.exec(dsn, `CREATE TABLE t (id int PRIMARY KEY, v text)`)
-		e.exec(dsn, `INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i`)
+		pgtest.Exec(t, dsn, `CREATE TABLE t (id int PRIMARY KEY, v text)`, `INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i`)
 	}
-	e.exec(e.replica, `DELETE FROM t WHERE id = 7`)
+	pgtest.Exec(t, e.replica, `DELETE FROM t WHERE id = 7`)
 	return e
-}
-
-func (e *estate) exec(dsn, sql string) {
-	e.t.Helper()
-	c, err := pgx.Connect(e.t.Context(), dsn)
-	if err == nil {
-		_, err = c.Exec(e.t.Context(), sql)
-		err = errors.Join(err, c.Close(context.Background()))
-	}
-	if err != nil {
-		e.t.Fatal(err)
-	}
 }
 
 // makeTopics makes them as somebody who may.

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -47,8 +46,8 @@ func setUp(t *testing.T, schema string) *bench {
 		Topic: "changes", Group: "sink", Slot: fmt.Sprintf("cdc_%d", slots.Add(1)),
 	}}
 	if schema != "" {
-		exec(t, b.cfg.Source, schema)
-		exec(t, b.cfg.Replica, schema)
+		pgtest.Exec(t, b.cfg.Source, schema)
+		pgtest.Exec(t, b.cfg.Replica, schema)
 	}
 	b.prepare()
 	b.source, b.sink = cdc.NewSource(b.cfg), cdc.NewSink(b.cfg)
@@ -78,34 +77,6 @@ func start(t *testing.T, run func(context.Context)) (stop func()) {
 	}
 	t.Cleanup(stop)
 	return stop
-}
-
-func exec(t *testing.T, dsn string, statements ...string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	for _, sql := range statements {
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatalf("%s: %v", sql, err)
-		}
-	}
-}
-
-func text(t *testing.T, dsn, sql string) string {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	var v string
-	if err := conn.QueryRow(t.Context(), "SELECT ("+sql+")::text").Scan(&v); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return v
 }
 
 func (b *bench) barrier() {
@@ -167,7 +138,7 @@ func TestEveryTypeAndEveryOperation(t *testing.T) {
 		`BEGIN; TRUNCATE whole, only_keys; INSERT INTO whole VALUES (1, 'after', NULL); COMMIT`,
 	}}
 	for i, statements := range steps {
-		exec(t, b.cfg.Source, statements...)
+		pgtest.Exec(t, b.cfg.Source, statements...)
 		b.barrier()
 		b.mustBeIdentical(`"Every Type"`, "only_keys", "whole")
 		if t.Failed() {
@@ -219,7 +190,7 @@ func TestConvergesUnderWritesAndRestarts(t *testing.T) {
 		t.Errorf("%d rows were written and only %d events applied", writer.Writes(), got.Applied)
 	}
 	await(t, func() bool { // the source confirms, so that the server may forget its log
-		return text(t, b.cfg.Source, "SELECT pg_current_wal_lsn() - confirmed_flush_lsn < 100000 FROM pg_replication_slots WHERE slot_name = '"+b.cfg.Slot+"'") == "true"
+		return pgtest.Text(t, b.cfg.Source, "SELECT pg_current_wal_lsn() - confirmed_flush_lsn < 100000 FROM pg_replication_slots WHERE slot_name = '"+b.cfg.Slot+"'") == "true"
 	})
 }
 
@@ -270,19 +241,19 @@ func TestFaults(t *testing.T) {
 	b := setUp(t, `CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)`)
 	start(t, b.source.Run)
 	start(t, b.sink.Run)
-	count := func(table string) string { return text(t, b.cfg.Replica, "SELECT count(*) FROM "+table) }
+	count := func(table string) string { return pgtest.Text(t, b.cfg.Replica, "SELECT count(*) FROM "+table) }
 
 	b.sink.SkipNext("public.a", 3)
-	exec(t, b.cfg.Source, `INSERT INTO b SELECT generate_series(1, 10)`, `INSERT INTO a SELECT generate_series(1, 10)`)
+	pgtest.Exec(t, b.cfg.Source, `INSERT INTO b SELECT generate_series(1, 10)`, `INSERT INTO a SELECT generate_series(1, 10)`)
 	b.barrier()
-	if a, all := text(t, b.cfg.Replica, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM a"), count("b"); a != "4 5 6 7 8 9 10" || all != "10" {
+	if a, all := pgtest.Text(t, b.cfg.Replica, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM a"), count("b"); a != "4 5 6 7 8 9 10" || all != "10" {
 		t.Errorf("after three events of a were skipped, a has %s and b %s rows", a, all)
 	}
 
 	b.sink.SetFilter(func(e cdc.Event) bool { return e.Op == cdc.Delete && *e.Key["id"] == "5" })
-	exec(t, b.cfg.Source, `DELETE FROM b`)
+	pgtest.Exec(t, b.cfg.Source, `DELETE FROM b`)
 	b.barrier()
-	if left := text(t, b.cfg.Replica, "SELECT string_agg(id::text, ' ') FROM b"); left != "5" {
+	if left := pgtest.Text(t, b.cfg.Replica, "SELECT string_agg(id::text, ' ') FROM b"); left != "5" {
 		t.Errorf("the filtered delete left %s", left)
 	}
 	b.sink.SetFilter(nil)
@@ -291,7 +262,7 @@ func TestFaults(t *testing.T) {
 	}
 
 	b.sink.Pause()
-	exec(t, b.cfg.Source, `INSERT INTO b VALUES (100)`)
+	pgtest.Exec(t, b.cfg.Source, `INSERT INTO b VALUES (100)`)
 	produced := b.source.Produced()
 	await(t, func() bool { return b.source.Produced() >= produced })
 	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -310,13 +281,13 @@ func TestFaults(t *testing.T) {
 
 	b.sink.SetDelay(400 * time.Millisecond)
 	began := time.Now()
-	exec(t, b.cfg.Source, `INSERT INTO b VALUES (101)`)
+	pgtest.Exec(t, b.cfg.Source, `INSERT INTO b VALUES (101)`)
 	b.barrier()
 	if took := time.Since(began); took < 400*time.Millisecond {
 		t.Errorf("delayed by 400ms, it came through in %v", took)
 	}
 	b.sink.SetDelay(time.Hour)
-	exec(t, b.cfg.Source, `INSERT INTO b VALUES (102)`)
+	pgtest.Exec(t, b.cfg.Source, `INSERT INTO b VALUES (102)`)
 	b.sink.SetDelay(0) // takes effect at once on what waits already
 	b.barrier()
 	if got := count("b WHERE id = 102"); got != "1" {
@@ -330,12 +301,12 @@ func TestPartialUpdateOfAMissingRowIsPassedOver(t *testing.T) {
 	b := setUp(t, `CREATE TABLE x (id int PRIMARY KEY, v int, big text NOT NULL)`)
 	start(t, b.source.Run)
 	start(t, b.sink.Run)
-	exec(t, b.cfg.Source, `INSERT INTO x SELECT id, 1, (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) i) FROM generate_series(1, 2) id`)
+	pgtest.Exec(t, b.cfg.Source, `INSERT INTO x SELECT id, 1, (SELECT string_agg(md5(i::text), '') FROM generate_series(1, 500) i) FROM generate_series(1, 2) id`)
 	b.barrier()
-	exec(t, b.cfg.Replica, `DELETE FROM x WHERE id = 1`)
-	exec(t, b.cfg.Source, `UPDATE x SET v = 2`)
+	pgtest.Exec(t, b.cfg.Replica, `DELETE FROM x WHERE id = 1`)
+	pgtest.Exec(t, b.cfg.Source, `UPDATE x SET v = 2`)
 	b.barrier()
-	if got := text(t, b.cfg.Replica, "SELECT string_agg(id || ':' || v, ' ') FROM x"); got != "2:2" {
+	if got := pgtest.Text(t, b.cfg.Replica, "SELECT string_agg(id || ':' || v, ' ') FROM x"); got != "2:2" {
 		t.Errorf("the replica has %s", got)
 	}
 }
@@ -360,11 +331,11 @@ func TestNothingIsConfirmedBeforeTheBrokerHasIt(t *testing.T) {
 		}
 		return nil, errors.New("the broker hangs up"), true
 	})
-	exec(t, b.cfg.Source, `INSERT INTO x VALUES (1)`)
-	committed := text(t, b.cfg.Source, "SELECT pg_current_wal_lsn()")
+	pgtest.Exec(t, b.cfg.Source, `INSERT INTO x VALUES (1)`)
+	committed := pgtest.Text(t, b.cfg.Source, "SELECT pg_current_wal_lsn()")
 	<-seen
 	for range 50 { // several times as long as the source takes to report
-		if text(t, b.cfg.Source, "SELECT confirmed_flush_lsn >= '"+committed+"' FROM pg_replication_slots WHERE slot_name = '"+b.cfg.Slot+"'") == "true" {
+		if pgtest.Text(t, b.cfg.Source, "SELECT confirmed_flush_lsn >= '"+committed+"' FROM pg_replication_slots WHERE slot_name = '"+b.cfg.Slot+"'") == "true" {
 			t.Fatal("confirmed what only the source has")
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -380,13 +351,13 @@ func TestNothingIsConfirmedBeforeTheBrokerHasIt(t *testing.T) {
 func TestStuckSinkRecovers(t *testing.T) {
 	t.Parallel()
 	b := setUp(t, "")
-	exec(t, b.cfg.Source, `CREATE TABLE late (id int PRIMARY KEY, v text)`, `INSERT INTO late VALUES (1, 'a')`)
+	pgtest.Exec(t, b.cfg.Source, `CREATE TABLE late (id int PRIMARY KEY, v text)`, `INSERT INTO late VALUES (1, 'a')`)
 	start(t, b.source.Run)
 	start(t, b.sink.Run)
 	await(t, func() bool { err := b.sink.Stats().Err; return err != nil && strings.Contains(err.Error(), `"late"`) })
-	exec(t, b.cfg.Replica, `CREATE TABLE late (v text, id int PRIMARY KEY, more text DEFAULT 'kept')`) // another order of columns
+	pgtest.Exec(t, b.cfg.Replica, `CREATE TABLE late (v text, id int PRIMARY KEY, more text DEFAULT 'kept')`) // another order of columns
 	b.barrier()
-	if got := text(t, b.cfg.Replica, "SELECT id || v || more FROM late"); got != "1akept" {
+	if got := pgtest.Text(t, b.cfg.Replica, "SELECT id || v || more FROM late"); got != "1akept" {
 		t.Errorf("got %s", got)
 	}
 	if err := b.sink.Stats().Err; err != nil {
@@ -404,12 +375,12 @@ func TestRenameAndTableList(t *testing.T) {
 	b.cfg.Rename = func(table string) string { return strings.Replace(table, "public.", "cache.", 1) }
 	b.prepare()
 	b.source, b.sink = cdc.NewSource(b.cfg), cdc.NewSink(b.cfg)
-	exec(t, b.cfg.Replica, `CREATE SCHEMA cache; CREATE TABLE cache.a (id int PRIMARY KEY)`)
+	pgtest.Exec(t, b.cfg.Replica, `CREATE SCHEMA cache; CREATE TABLE cache.a (id int PRIMARY KEY)`)
 	start(t, b.source.Run)
 	start(t, b.sink.Run)
-	exec(t, b.cfg.Source, `INSERT INTO a VALUES (1)`, `INSERT INTO b VALUES (1)`)
+	pgtest.Exec(t, b.cfg.Source, `INSERT INTO a VALUES (1)`, `INSERT INTO b VALUES (1)`)
 	b.barrier()
-	if got := text(t, b.cfg.Replica, "SELECT (SELECT count(*) FROM cache.a) || ' ' || (SELECT count(*) FROM public.a) || ' ' || (SELECT count(*) FROM b)"); got != "1 0 0" {
+	if got := pgtest.Text(t, b.cfg.Replica, "SELECT (SELECT count(*) FROM cache.a) || ' ' || (SELECT count(*) FROM public.a) || ' ' || (SELECT count(*) FROM b)"); got != "1 0 0" {
 		t.Errorf("cache.a, public.a and b have %s rows", got)
 	}
 }

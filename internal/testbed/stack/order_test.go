@@ -66,7 +66,7 @@ type crossing struct {
 func newCrossing(t *testing.T, s *stack.Stack, name string, source, sink map[string]string) *crossing {
 	c := &crossing{t: t, source: pgtest.Database(t), replica: pgtest.Database(t)}
 	for _, dsn := range []string{c.source, c.replica} {
-		exec(t, dsn, heartbeat, `CREATE TABLE letters (id int PRIMARY KEY, v text)`)
+		pgtest.Exec(t, dsn, heartbeat, `CREATE TABLE letters (id int PRIMARY KEY, v text)`)
 	}
 	from := s.Source(name, c.source, []string{"public.letters"}, source)
 	c.sink, c.slot = from.Sink(name+"-sink", c.replica, sink), from.Slot
@@ -80,17 +80,17 @@ func newCrossing(t *testing.T, s *stack.Stack, name string, source, sink map[str
 const at, letters = `SELECT max(at) FROM trickle.heartbeat`, `SELECT count(*) FROM letters`
 
 func (c *crossing) beat() {
-	exec(c.t, c.source, `INSERT INTO trickle.heartbeat VALUES ('p', clock_timestamp()) ON CONFLICT (pipeline) DO UPDATE SET at = clock_timestamp()`)
+	pgtest.Exec(c.t, c.source, `INSERT INTO trickle.heartbeat VALUES ('p', clock_timestamp()) ON CONFLICT (pipeline) DO UPDATE SET at = clock_timestamp()`)
 }
 
 // overtakes deletes a row and then beats, keeps the sink from the row, and tells whether the beat arrives nevertheless.
 func (c *crossing) overtakes() (overtook bool) {
-	exec(c.t, c.source, `INSERT INTO letters VALUES (1)`)
+	pgtest.Exec(c.t, c.source, `INSERT INTO letters VALUES (1)`)
 	c.beat()
 	equal(c.t, c.source, c.replica, letters)
 	equal(c.t, c.source, c.replica, at)
 	c.do(c.t.Context(), c.sink.Stop) // not paused: what it had asked for before would bring the deletion alone, in a batch without the beat
-	exec(c.t, c.source, `DELETE FROM letters`)
+	pgtest.Exec(c.t, c.source, `DELETE FROM letters`)
 	c.beat()
 	c.read()
 	blocker, err := pgx.Connect(c.t.Context(), c.replica)
@@ -101,7 +101,7 @@ func (c *crossing) overtakes() (overtook bool) {
 	c.do(c.t.Context(), c.sink.Resume)
 	c.until(c.replica, `EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'letters'::regclass)`)
 	// The sink writes in one session, which waits for us now: what is not there yet was not sent before the letter.
-	overtook = value(c.t, c.source, at) == value(c.t, c.replica, at)
+	overtook = pgtest.Text(c.t, c.source, at) == pgtest.Text(c.t, c.replica, at)
 	_, err = blocker.Exec(c.t.Context(), `ROLLBACK`)
 	c.must(err)
 	equal(c.t, c.source, c.replica, letters)
@@ -111,12 +111,12 @@ func (c *crossing) overtakes() (overtook bool) {
 
 // read waits until Debezium has confirmed all that is in the log, so that it is in Kafka.
 func (c *crossing) read() {
-	end := value(c.t, c.source, `pg_current_wal_lsn()`)
+	end := pgtest.Text(c.t, c.source, `pg_current_wal_lsn()`)
 	c.until(c.source, `EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '`+c.slot+`' AND confirmed_flush_lsn >= '`+end+`')`)
 }
 
 func (c *crossing) until(dsn, condition string) {
-	for began := time.Now(); value(c.t, dsn, condition) != "true"; {
+	for began := time.Now(); pgtest.Text(c.t, dsn, condition) != "true"; {
 		if time.Since(began) > patience {
 			c.t.Fatalf("did not come about: %s", condition)
 		}

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/trickle-verify/trickle/internal/testbed/kafka"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/internal/testbed/stack"
@@ -18,43 +16,12 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const patience = 2 * time.Minute
 
-func exec(t *testing.T, dsn string, statements ...string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	for _, sql := range statements {
-		if _, err := conn.Exec(t.Context(), sql); err != nil {
-			t.Fatalf("%s: %v", sql, err)
-		}
-	}
-}
-
-func value(t *testing.T, dsn, sql string) string {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.Background())
-	var v *string
-	if err := conn.QueryRow(t.Context(), "SELECT ("+sql+")::text").Scan(&v); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	if v == nil {
-		return "NULL"
-	}
-	return *v
-}
-
 // equal waits until a query gives the same on both sides.
 func equal(t *testing.T, source, replica, sql string) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
-		want, got := value(t, source, sql), value(t, replica, sql)
+		want, got := pgtest.Text(t, source, sql), pgtest.Text(t, replica, sql)
 		if want == got {
 			return
 		}
@@ -72,8 +39,8 @@ func TestRowsGoFromSourceToReplica(t *testing.T) {
 	t.Parallel()
 	source, replica := pgtest.Database(t), pgtest.Database(t)
 	const schema = `CREATE TABLE letters (id int PRIMARY KEY, v text)`
-	exec(t, source, heartbeat, schema, `INSERT INTO letters VALUES (1, 'before'), (2, 'before')`)
-	exec(t, replica, heartbeat, schema)
+	pgtest.Exec(t, source, heartbeat, schema, `INSERT INTO letters VALUES (1, 'before'), (2, 'before')`)
+	pgtest.Exec(t, replica, heartbeat, schema)
 	s := stack.Start(t, kafka.Options{})
 	from := s.Source("shop", source, []string{"public.letters"}, nil)
 	sink := from.Sink("sink", replica, nil)
@@ -90,7 +57,7 @@ func TestRowsGoFromSourceToReplica(t *testing.T) {
 		{`UPDATE letters SET v = 'c'`, func(context.Context) error { return s.Worker.Kill() }, s.Worker.Restart},
 	} {
 		do(t, step.do)
-		exec(t, source, step.sql, fmt.Sprintf(`INSERT INTO trickle.heartbeat VALUES ('p%d', now())`, i))
+		pgtest.Exec(t, source, step.sql, fmt.Sprintf(`INSERT INTO trickle.heartbeat VALUES ('p%d', now())`, i))
 		do(t, step.end)
 		equal(t, source, replica, all)
 		equal(t, source, replica, `SELECT max(pipeline) FROM trickle.heartbeat`)
@@ -117,7 +84,7 @@ func do(t *testing.T, what func(context.Context) error) {
 func TestConnectorThatFails(t *testing.T) {
 	t.Parallel()
 	source := pgtest.Database(t)
-	exec(t, source, heartbeat)
+	pgtest.Exec(t, source, heartbeat)
 	s := stack.Start(t, kafka.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -18,17 +18,17 @@ func TestWhichTypesSurvive(t *testing.T) {
 	source, replica := pgtest.Database(t), pgtest.Database(t)
 	common, lost := workload.CommonTypes(), workload.LostTypes()
 	for _, dsn := range []string{source, replica} {
-		exec(t, dsn, heartbeat, workload.TypeSchema, `CREATE TABLE common (id int PRIMARY KEY, n int NOT NULL, big text, `+workload.Columns(common)+`)`,
+		pgtest.Exec(t, dsn, heartbeat, workload.TypeSchema, `CREATE TABLE common (id int PRIMARY KEY, n int NOT NULL, big text, `+workload.Columns(common)+`)`,
 			`CREATE TABLE lost (id int PRIMARY KEY, `+workload.Columns(lost)+`)`)
 	}
-	exec(t, source, `ALTER TABLE common ALTER big SET STORAGE EXTERNAL`)
+	pgtest.Exec(t, source, `ALTER TABLE common ALTER big SET STORAGE EXTERNAL`)
 	fill := func(from int) {
-		exec(t, source, fmt.Sprintf(`INSERT INTO common (id, n) VALUES (%d, 0)`, from))
+		pgtest.Exec(t, source, fmt.Sprintf(`INSERT INTO common (id, n) VALUES (%d, 0)`, from))
 		for n := range 5 {
-			exec(t, source, fmt.Sprintf(`INSERT INTO common VALUES (%d, 0, repeat('big', 10000), %s)`, from+1+n, workload.Row(common, n)))
+			pgtest.Exec(t, source, fmt.Sprintf(`INSERT INTO common VALUES (%d, 0, repeat('big', 10000), %s)`, from+1+n, workload.Row(common, n)))
 		}
 		for n := range 2 {
-			exec(t, source, fmt.Sprintf(`INSERT INTO lost VALUES (%d, %s)`, from+n, workload.Row(lost, n)))
+			pgtest.Exec(t, source, fmt.Sprintf(`INSERT INTO lost VALUES (%d, %s)`, from+n, workload.Row(lost, n)))
 		}
 	}
 	fill(0)
@@ -41,14 +41,14 @@ func TestWhichTypesSurvive(t *testing.T) {
 		equal(t, source, replica, `SELECT count(*) FROM lost`)
 		for i, ty := range lost {
 			query := fmt.Sprintf(`SELECT string_agg(concat_ws(' ', id, c%d::text), ', ' ORDER BY id) FROM lost`, i)
-			if value(t, source, query) == value(t, replica, query) {
-				t.Errorf("%s survives: %s", ty.Name, value(t, replica, query))
+			if pgtest.Text(t, source, query) == pgtest.Text(t, replica, query) {
+				t.Errorf("%s survives: %s", ty.Name, pgtest.Text(t, replica, query))
 			}
 		}
 	}
 	same()
 	fill(100)
-	exec(t, source, `UPDATE common SET n = 1`)
+	pgtest.Exec(t, source, `UPDATE common SET n = 1`)
 	same()
 }
 
