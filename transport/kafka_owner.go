@@ -37,6 +37,7 @@ func (k *Kafka) Own(ctx context.Context, group, topic string) (Ownership, error)
 	gained := func(_ context.Context, _ *kgo.Client, gained map[string][]int32) {
 		o.change(func() {
 			o.terms++
+			o.err = nil // it has been let in since
 			for _, id := range gained[topic] {
 				o.owned[id] = o.terms
 			}

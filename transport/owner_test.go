@@ -179,25 +179,34 @@ func TestAMemberThatWasMissedLosesItsPart(t *testing.T) {
 	}
 }
 
-func TestOwningWithoutTheRightIsTold(t *testing.T) {
+// A right that is taken away is told, and given back it is enough: nothing has to be restarted.
+func TestOwningWithoutTheRightIsToldUntilItIsThere(t *testing.T) {
 	t.Parallel()
 	cluster := newCluster(t)
 	ctx := bounded(t)
 	bus := newKafka(t, cluster.ListenAddrs())
 	ensure(ctx, t, bus, transport.TopicSpec{Name: "a", Partitions: 2, Compacted: true})
-	cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, Err: kerr.GroupAuthorizationFailed, Count: -1})
+	taken := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, Err: kerr.GroupAuthorizationFailed, Count: -1})
 	o := own(ctx, t, bus, "a")
-	for tick := time.NewTicker(20 * time.Millisecond); ; {
-		if _, _, err := o.Owned(); err != nil {
-			if !strings.Contains(err.Error(), "consumer group owners") {
-				t.Errorf("got %v", err)
+	until := func(what string, done func(parts map[int32]uint64, err error) bool) {
+		t.Helper()
+		for tick := time.NewTicker(20 * time.Millisecond); ; {
+			if parts, _, err := o.Owned(); done(parts, err) {
+				return
 			}
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("nothing was told")
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				t.Fatal(what)
+			}
 		}
 	}
+	until("nothing was told", func(_ map[int32]uint64, err error) bool {
+		if err != nil && !strings.Contains(err.Error(), "consumer group owners") {
+			t.Errorf("got %v", err)
+		}
+		return err != nil
+	})
+	taken.Remove()
+	until("the right that is there again is still missed", func(parts map[int32]uint64, err error) bool { return err == nil && len(parts) == 2 })
 }

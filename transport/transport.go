@@ -68,7 +68,8 @@ type Bus interface {
 // may itself be the last to learn that it has lost it: what it writes until then is for whoever reads the partition to tell apart.
 type Ownership interface {
 	// Owned returns the partitions that are this member's now, each with its term, and a channel that is closed once that may have changed. A
-	// partition that comes back begins a new term, as somebody else may have had it in between. The error is one that waiting does not cure.
+	// partition that comes back begins a new term, as somebody else may have had it in between. The error is one
+	// that somebody has to mend, such as a right that is missing, and is gone once the member has been let in again.
 	Owned() (terms map[int32]uint64, changed <-chan struct{}, err error)
 	// Close gives them up and leaves the group.
 	Close() error
