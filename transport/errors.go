@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// ErrNoTopic is wrapped by the errors of Send, Group, Tail and Replay for a topic that does not exist.
+// ErrNoTopic is wrapped by a Bus's errors about a topic that does not exist.
 var ErrNoTopic = errors.New("topic does not exist")
 
 // ErrTooLarge is wrapped by Send's error for a value that can't travel.

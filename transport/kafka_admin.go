@@ -22,6 +22,14 @@ func transient(err error) bool {
 	return !errors.As(err, &answer) || answer.Retriable
 }
 
+// passing is an error that waiting may cure, nil for others.
+func passing(err error) error {
+	if err != nil && transient(err) {
+		return err
+	}
+	return nil
+}
+
 // patient calls do until it succeeds, fails for good, or the context ends. What it waits for is told once it has waited long.
 func (k *Kafka) patient(ctx context.Context, do func() error) error {
 	told := time.Now()
@@ -75,14 +83,14 @@ func (k *Kafka) Ensure(ctx context.Context, topics ...TopicSpec) error {
 		}
 		err := k.create(ctx, state.Spec)
 		switch {
-		case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		case mayNotCreate(err):
 			denied, reason = append(denied, state.Spec), err
 		case err != nil:
 			return fmt.Errorf("creating topic %s: %w; or make it yourself: %s", state.Spec.Name, err, state.Spec.CreateCommand(k.options.Brokers))
 		}
 	}
 	if len(denied) > 0 {
-		return &NotCreatedError{Topics: denied, Brokers: k.options.Brokers, Principal: k.options.Security.Principal(), Err: reason}
+		return k.notCreated(reason, denied...)
 	}
 	return nil
 }
@@ -112,13 +120,42 @@ func (k *Kafka) create(ctx context.Context, spec TopicSpec) error {
 	return k.appears(ctx, spec.Name, createdAppears)
 }
 
-func (k *Kafka) createWith(ctx context.Context, spec TopicSpec, settings []Setting) error {
+// CanCreate asks whether Ensure would be let make a topic, without making it. A right that is missing is a *NotCreatedError.
+func (k *Kafka) CanCreate(ctx context.Context, spec TopicSpec) error {
+	answers, err := k.admin.ValidateCreateTopics(ctx, spec.partitions(), -1, forKadm(spec.Config()), spec.Name)
+	if err != nil {
+		return fmt.Errorf("asking Kafka whether topic %s may be made: %w", spec.Name, err)
+	}
+	answer := answers[spec.Name]
+	switch {
+	case answer.Err == nil, errors.Is(answer.Err, kerr.TopicAlreadyExists):
+		return nil
+	case mayNotCreate(answer.Err):
+		return k.notCreated(answer.Err, spec)
+	default:
+		return fmt.Errorf("the brokers would not make topic %s: %w: %s", spec.Name, answer.Err, answer.ErrMessage)
+	}
+}
+
+func mayNotCreate(err error) bool {
+	return errors.Is(err, kerr.TopicAuthorizationFailed) || errors.Is(err, kerr.ClusterAuthorizationFailed)
+}
+
+func (k *Kafka) notCreated(err error, topics ...TopicSpec) *NotCreatedError {
+	return &NotCreatedError{Topics: topics, Brokers: k.options.Brokers, Principal: k.options.Security.Principal(), Err: err}
+}
+
+func forKadm(settings []Setting) map[string]*string {
 	config := map[string]*string{}
 	for _, s := range settings {
 		config[s.Name] = &s.Value
 	}
+	return config
+}
+
+func (k *Kafka) createWith(ctx context.Context, spec TopicSpec, settings []Setting) error {
 	return k.patient(ctx, func() error {
-		answer, err := k.admin.CreateTopic(ctx, spec.partitions(), -1, config, spec.Name)
+		answer, err := k.admin.CreateTopic(ctx, spec.partitions(), -1, forKadm(settings), spec.Name)
 		if errors.Is(err, kerr.TopicAlreadyExists) {
 			return nil
 		}

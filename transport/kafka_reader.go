@@ -198,10 +198,6 @@ func (k *Kafka) judge(ctx context.Context, group string, e kgo.FetchError) error
 	}
 }
 
-func (k *Kafka) noGroup(group string, err error) error {
-	return k.denied(err, Right{Resource: Group, Name: group, Operations: []Operation{Read}})
-}
-
 // take notes what was fetched and returns what is whole.
 func (r *kafkaReader) take(fetches kgo.Fetches) []Record {
 	r.mu.Lock()

@@ -3,7 +3,11 @@
 // It decides nothing about contents: bytes go in under a key on a topic and come out in order per key. What always holds: Send
 // returns nil only once the record is durable for that transport; a member of a group sees a record again after a crash unless it was
 // committed, and never loses one; while its members are well, a partition has one owner in a group; Tail sees what was sent after it began and belongs to no group; a record larger than the broker's
-// limit is cut into parts and comes out whole. When a broker goes away, calls wait for it until their context ends.
+// limit is cut into parts and comes out whole. When a broker goes away, calls wait for it until their context ends. What waiting does not cure, such as a login that is
+// refused, a missing right or a topic that may not be made, ends a call with an error that says what mends it: the setting, or the line that grants or creates.
+//
+// Bus is what both carry. What only a Kafka can be asked stands on [Kafka]: how topics are set up (Inspect, CanCreate), who answers (Cluster), what this login may do (Lacking, Require), and how far
+// other programs' groups have got (Follow, Unread).
 package transport
 
 import (
@@ -68,8 +72,8 @@ type Bus interface {
 // may itself be the last to learn that it has lost it: what it writes until then is for whoever reads the partition to tell apart.
 type Ownership interface {
 	// Owned returns the partitions that are this member's now, each with its term, and a channel that is closed once that may have changed. A
-	// partition that comes back begins a new term, as somebody else may have had it in between. The error is one
-	// that somebody has to mend, such as a right that is missing, and is gone once the member has been let in again.
+	// partition that comes back begins a new term, as somebody else may have had it in between. The error is one that
+	// somebody has to mend, such as a right that is missing, and is gone once the member has been let in again.
 	Owned() (terms map[int32]uint64, changed <-chan struct{}, err error)
 	// Close gives them up and leaves the group.
 	Close() error
