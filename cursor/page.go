@@ -71,12 +71,9 @@ func (p *page) claim(id string, value []byte) error {
 		delete(p.claims, id)
 		return nil
 	}
-	var c Claim
-	if err := json.Unmarshal(value, &c); err != nil {
+	c, err := decode(keyClaim+id, value, func(c Claim) string { return keyClaim + c.ID })
+	if err != nil {
 		return err
-	}
-	if c.ID != id {
-		return fmt.Errorf("the value belongs to claim %q", c.ID)
 	}
 	if p.claims == nil {
 		p.claims = map[string]Claim{}
@@ -116,42 +113,57 @@ func (b *book) read(key string, value []byte) error {
 	case key == keySource:
 		return b.readSource(value)
 	case key == keySamples:
-		var samples []Sample
 		if value == nil {
 			b.samples = nil
 			return nil
 		}
-		return into(value, &samples, func() string { return key }, key, func() { b.samples = samples })
+		samples, err := decode(key, value, func([]Sample) string { return keySamples })
+		if err == nil {
+			b.samples = samples
+		}
+		return err
 	case strings.HasPrefix(key, keyTable):
-		var t Table
 		if value == nil {
 			delete(b.tables, strings.TrimPrefix(key, keyTable))
 			return nil
 		}
-		return into(value, &t, func() string { return keyTable + t.Name }, key, func() { b.apply(Change{Tables: []Table{t}}) })
+		t, err := decode(key, value, func(t Table) string { return keyTable + t.Name })
+		if err == nil {
+			b.apply(Change{Tables: []Table{t}})
+		}
+		return err
 	case strings.HasPrefix(key, keyRange):
-		var r Range
 		if value == nil {
 			id, table, err := numbered(key, keyRange)
 			b.apply(Change{Removed: []Range{{ID: id, Table: table}}})
 			return err
 		}
-		return into(value, &r, func() string { return rangeKey(r.Table, r.ID) }, key, func() { b.apply(Change{Ranges: []Range{r}}) })
+		r, err := decode(key, value, func(r Range) string { return rangeKey(r.Table, r.ID) })
+		if err == nil {
+			b.apply(Change{Ranges: []Range{r}})
+		}
+		return err
 	case strings.HasPrefix(key, keyPlan):
-		var p Plan
 		if value == nil {
 			delete(b.board.Plans, strings.TrimPrefix(key, keyPlan))
 			return nil
 		}
-		return into(value, &p, func() string { return keyPlan + p.Table }, key, func() { b.board.Put(p) })
+		p, err := decode(key, value, func(p Plan) string { return keyPlan + p.Table })
+		if err == nil {
+			b.board.Put(p)
+		}
+		return err
 	case strings.HasPrefix(key, keyReport):
-		var r Report
 		if value == nil {
 			span, table, err := numbered(key, keyReport)
 			delete(b.board.Reports[table], int(span))
 			return err
 		}
-		return into(value, &r, func() string { return reportKey(r.Table, r.Span) }, key, func() { b.board.report(r) })
+		r, err := decode(key, value, func(r Report) string { return reportKey(r.Table, r.Span) })
+		if err == nil {
+			b.board.report(r)
+		}
+		return err
 	default:
 		return errors.New("unknown key")
 	}
@@ -165,16 +177,15 @@ func (b *book) readSource(value []byte) error {
 	return json.Unmarshal(value, &b.source)
 }
 
-// into decodes a value, makes sure that it belongs to its key, and has it taken in.
-func into(value []byte, v any, belongs func() string, key string, take func()) error {
-	if err := json.Unmarshal(value, v); err != nil {
-		return err
+// decode reads a value and makes sure that it belongs to its key.
+func decode[T any](key string, value []byte, keyOf func(T) string) (v T, err error) {
+	if err := json.Unmarshal(value, &v); err != nil {
+		return v, err
 	}
-	if got := belongs(); got != key {
-		return fmt.Errorf("the value belongs to %q", got)
+	if belongs := keyOf(v); belongs != key {
+		return v, fmt.Errorf("the value belongs to %q", belongs)
 	}
-	take()
-	return nil
+	return v, nil
 }
 
 func rangeKey(table string, id uint64) string {

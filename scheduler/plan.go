@@ -15,6 +15,8 @@ import (
 const (
 	lopsided = 3   // a span this many times as large as the mean calls for another plan
 	grown    = 1.2 // once the table has this many times the rows that it had
+
+	worthRanges = 4 // ranges that a span has at least, where a table is large enough for several
 )
 
 // planNext has one table planned that has no plan, or has outgrown it, and tells whether there was one. Only the owner of the first share plans:
@@ -138,8 +140,8 @@ func covers(pieces []message.Range) error {
 	return verifyChain(ranges, everything)
 }
 
-// outgrown tells that a plan is no good any more: between two cycles, when one span has got far larger than the others, or the table could do
-// with more of them; the lock is held.
+// outgrown tells that a plan is no good any more: between two cycles, when there are more shares than it was made for, one span has got far larger
+// than the others, or the table could do with more of them; the lock is held.
 func (s *Scheduler) outgrown(p cursor.Plan) bool {
 	var rows, most uint64
 	for n := range p.Spans {
@@ -152,15 +154,12 @@ func (s *Scheduler) outgrown(p cursor.Plan) bool {
 			return false
 		}
 	}
-	if float64(rows) < grown*float64(p.Rows) && p.Shares == s.shares.Of {
-		return false
-	}
 	if p.Shares != s.shares.Of {
 		return true
+	}
+	if float64(rows) < grown*float64(p.Rows) {
+		return false
 	}
 	worth := min(s.shares.Of, int(rows)/(worthRanges*max(1, s.policy.RangeRows)))
 	return most > lopsided*rows/uint64(len(p.Spans)) || worth >= 2*len(p.Spans)
 }
-
-// worthRanges is how many ranges a span has at least, where a table is large enough for several.
-const worthRanges = 4
