@@ -13,22 +13,14 @@ const mostSuspects = 20_000
 // differs is what a snapshot should have mended and is drift like any other: a suspect that no resync found, counted in the window, and corrected or reported as
 // detect.action says.
 func (w *walk) sweep(ctx context.Context) error {
-	rng := w.piece.Range
-	for {
-		page, err := w.Source.Look(ctx, w.table, rng)
-		if err != nil {
-			return err
-		}
-		w.rows += page.Rows
-		if err := w.keep(ctx, page.Sightings); err != nil || !page.More {
-			return err
-		}
-		rng.Lo = page.Covered.Hi
-	}
+	return w.lookThrough(ctx, w.piece.Range, w.keep)
 }
 
 // keep makes suspects of sightings that differ.
 func (w *walk) keep(ctx context.Context, sightings []drift.Sighting) error {
+	if len(sightings) == 0 {
+		return nil
+	}
 	waiting, err := w.Ledger.Suspects(ctx, "")
 	if err != nil {
 		return err
@@ -36,7 +28,7 @@ func (w *walk) keep(ctx context.Context, sightings []drift.Sighting) error {
 	var wait []drift.Suspect
 	remaining := 0
 	for _, look := range sightings {
-		found := suspect(w.resync, look)
+		found := w.suspect(look)
 		if look.Kind() != drift.Extra {
 			if found.ResyncID = ""; drift.Judge(nil, look) == drift.Proven {
 				remaining++
@@ -53,8 +45,5 @@ func (w *walk) keep(ctx context.Context, sightings []drift.Sighting) error {
 			return err
 		}
 	}
-	if len(wait) == 0 {
-		return nil
-	}
-	return w.Ledger.Suspect(ctx, w.table.Name, wait, w.delay())
+	return w.wait(ctx, wait)
 }

@@ -3,6 +3,7 @@ package resync
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/trickle-verify/trickle/detector"
 	"github.com/trickle-verify/trickle/drift"
@@ -37,24 +38,35 @@ func (w *walk) run(ctx context.Context) error {
 			rng = *rest
 			continue
 		}
-		if rest, err = w.look(ctx, rng); err != nil || rest == nil {
+		if rest, err = w.look(ctx, rng, w.correct); err != nil || rest == nil {
 			return err
 		}
 		rng = *rest
 	}
 }
 
+// looked does something about keys that differ.
+type looked func(ctx context.Context, sightings []drift.Sighting) error
+
 // look compares the beginning of a range key by key and returns what is left of it, nil when nothing is.
-func (w *walk) look(ctx context.Context, rng message.Range) (*message.Range, error) {
+func (w *walk) look(ctx context.Context, rng message.Range, then looked) (*message.Range, error) {
 	page, err := w.Source.Look(ctx, w.table, rng)
 	if err != nil {
 		return nil, err
 	}
 	w.rows += page.Rows
-	if err := w.correct(ctx, w.resync, w.table, page.Sightings); err != nil || !page.More {
+	if err := then(ctx, page.Sightings); err != nil || !page.More {
 		return nil, err
 	}
 	return &message.Range{Lo: page.Covered.Hi, Hi: rng.Hi}, nil
+}
+
+// lookThrough does so with all of a range.
+func (w *walk) lookThrough(ctx context.Context, rng message.Range, then looked) (err error) {
+	for rest := &rng; rest != nil && err == nil; {
+		rest, err = w.look(ctx, *rest, then)
+	}
+	return err
 }
 
 // copy takes the beginning of a range whole where the replica has no row in the range. It returns what is left of it: nil when nothing is, all of it
@@ -92,7 +104,7 @@ func (w *walk) copy(ctx context.Context, rng message.Range) (*message.Range, err
 		sightings[i] = drift.Sighting{Through: q.Through, Replica: drift.Observed{Key: k}, Source: list.Rows[k.ID()]}
 	}
 	w.rows += len(sightings)
-	if err := w.apply(ctx, w.resync, w.table, sightings); err != nil || !list.More {
+	if err := w.apply(ctx, sightings); err != nil || !list.More {
 		return nil, err
 	}
 	return &message.Range{Lo: list.Covered.Hi, Hi: rng.Hi}, nil
@@ -132,13 +144,10 @@ func (w *walk) stream(ctx context.Context, list detector.Listing) (bool, error) 
 	if err != nil {
 		return false, fmt.Errorf("confirming a copy of %d rows: %w", s.Copy.Print.Rows, err)
 	}
-	rest := &s.Copy.Range
-	for !agrees && rest != nil {
-		if rest, err = w.look(ctx, *rest); err != nil {
-			return false, err
-		}
+	if agrees {
+		return true, nil
 	}
-	return true, nil
+	return true, w.lookThrough(ctx, s.Copy.Range, w.correct)
 }
 
 // confirm looks at a copy that was never confirmed, and whose resync has ended.
@@ -148,10 +157,83 @@ func (r *Runner) confirm(ctx context.Context, c entry.OpenCopy) error {
 		return err
 	}
 	w := walk{Runner: r, resync: entry.Resync{ID: c.ResyncID, Table: c.Table, Range: c.Range}, table: t}
-	for rest := &c.Range; rest != nil; {
-		if rest, err = w.look(ctx, *rest); err != nil {
+	if err := w.lookThrough(ctx, c.Range, w.correct); err != nil {
+		return err
+	}
+	return r.Ledger.CloseCopies(ctx, []int64{c.ID})
+}
+
+// correct refetches the keys of a first look that are proven and corrects them; the others become suspects.
+func (w *walk) correct(ctx context.Context, sightings []drift.Sighting) error {
+	const batch = 1000
+	for start := 0; start < len(sightings); start += batch {
+		var keys []message.Key
+		var looks []drift.Sighting
+		var wait []drift.Suspect
+		for _, look := range sightings[start:min(start+batch, len(sightings))] {
+			if drift.Judge(nil, look) == drift.Proven {
+				keys, looks = append(keys, look.Replica.Key), append(looks, look)
+			} else {
+				wait = append(wait, w.suspect(look))
+			}
+		}
+		if err := w.wait(ctx, wait); err != nil {
+			return err
+		}
+		if len(keys) == 0 {
+			continue
+		}
+		fetched, err := w.Source.Refetch(ctx, w.table, keys, detector.Refetching{Through: looks[0].Through})
+		if err != nil {
+			return err
+		}
+		for i := range looks {
+			looks[i].Source = fetched[i]
+		}
+		if err := w.apply(ctx, looks); err != nil {
 			return err
 		}
 	}
-	return r.Ledger.CloseCopies(ctx, []int64{c.ID})
+	return nil
+}
+
+// apply corrects what the sightings, whose source rows are whole, prove; the rest become suspects.
+func (w *walk) apply(ctx context.Context, sightings []drift.Sighting) error {
+	var changes []drift.Change
+	var of []drift.Sighting
+	var wait []drift.Suspect
+	for _, look := range sightings {
+		switch drift.Judge(nil, look) {
+		case drift.Equal:
+		case drift.InFlight:
+			wait = append(wait, w.suspect(look))
+		case drift.Proven:
+			changes = append(changes, drift.Change{Replica: look.Replica, Source: look.Source, ResyncID: w.resync.ID})
+			of = append(of, look)
+		}
+	}
+	if len(changes) > 0 {
+		outcomes, err := w.Corrector.Correct(ctx, w.table, changes)
+		for i, o := range outcomes {
+			if o.Result != drift.Written {
+				wait = append(wait, w.suspect(of[i]))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return w.wait(ctx, wait)
+}
+
+func (w *walk) suspect(look drift.Sighting) drift.Suspect {
+	return drift.Suspect{Key: look.Replica.Key, Range: w.resync.Range, ResyncID: w.resync.ID, Last: &look}
+}
+
+// wait has suspects looked at again.
+func (w *walk) wait(ctx context.Context, suspects []drift.Suspect) error {
+	if len(suspects) == 0 {
+		return nil
+	}
+	return w.Ledger.Suspect(ctx, w.table.Name, suspects, time.Duration(w.Policy().Detect.Confirm.Delay))
 }
