@@ -92,8 +92,13 @@ func (l *Layout) streamed(names []string) ([]string, error) {
 	return out, nil
 }
 
-// copyFormats are COPY's, by whether it is binary.
-func copyFormats() map[bool]string { return map[bool]string{true: " (FORMAT binary)"} }
+// format is the option by which COPY writes and reads a stream.
+func (s Stream) format() string {
+	if s.Binary {
+		return " (FORMAT binary)"
+	}
+	return ""
+}
 
 // More reports whether a range has more than so many rows.
 func (l *Layout) More(ctx context.Context, c *pgconn.PgConn, r message.Range, rows int) (bool, error) {
@@ -129,7 +134,7 @@ func (l *Layout) Stream(ctx context.Context, c *pgconn.PgConn, r message.Range, 
 	settled := l.settledSQL(w.Settled)
 	p := &params{inline: true} // COPY takes no parameters
 	sql := "COPY (SELECT " + settled + ", " + l.digestSQL(w.Digest) + ", t." + strings.Join(columns, ", t.") + " FROM " + l.rows() + " t" + l.where(p, r) +
-		" ORDER BY " + l.keySQL() + " LIMIT " + strconv.Itoa(limit+1) + ") TO STDOUT" + copyFormats()[w.Binary]
+		" ORDER BY " + l.keySQL() + " LIMIT " + strconv.Itoa(limit+1) + ") TO STDOUT" + out.format()
 	s := &splitter{binary: w.Binary, columns: len(columns), mostRows: limit, mostBytes: w.Bytes}
 	if _, err := c.CopyTo(ctx, s, sql); err != nil {
 		return out, err
@@ -141,10 +146,7 @@ func (l *Layout) Stream(ctx context.Context, c *pgconn.PgConn, r message.Range, 
 	if s.full {
 		p := &params{}
 		err := each(ctx, c, "SELECT "+l.keySQL()+" FROM "+l.rows()+" t"+l.where(p, r)+" ORDER BY "+l.keySQL()+" OFFSET "+strconv.FormatUint(s.all.Rows-1, 10)+" LIMIT 1", p.args, func(row [][]byte) error {
-			out.Covered.Hi = make(message.Key, len(row))
-			for i, v := range row {
-				out.Covered.Hi[i] = string(v)
-			}
+			out.Covered.Hi = keyOf(row)
 			return nil
 		})
 		if err != nil {
@@ -187,7 +189,7 @@ func (l *Layout) Load(ctx context.Context, c *pgconn.PgConn, s Stream) (int, err
 	if rules {
 		return 0, errRules
 	}
-	tag, err := c.CopyFrom(ctx, bytes.NewReader(s.Data), "COPY "+l.Name.SQL()+" ("+strings.Join(columns, ", ")+") FROM STDIN"+copyFormats()[s.Binary])
+	tag, err := c.CopyFrom(ctx, bytes.NewReader(s.Data), "COPY "+l.Name.SQL()+" ("+strings.Join(columns, ", ")+") FROM STDIN"+s.format())
 	return int(tag.RowsAffected()), err
 }
 

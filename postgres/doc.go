@@ -7,6 +7,6 @@
 // transaction that could have been delivered by CDC before the request arrived. A table without a usable key, or one whose shape changed since it
 // was described, is an error that names it (NoKeyError, ErrChanged) and nothing is read from it.
 //
-// All values cross this package in Postgres's own text form under pinned session settings, so any type travels without being
-// understood.
+// All values cross this package in Postgres's own text form under pinned session settings, or, in a stream of columns whose types are one on both sides and
+// Postgres's own, in COPY's binary form: so any type travels without being understood.
 package postgres

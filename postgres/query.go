@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/trickle-verify/trickle/message"
 )
 
 // Arg is a query parameter in text form; nil is NULL. The server infers its type from the cast it stands under.
@@ -74,6 +76,15 @@ func (p *params) add(a Arg) string {
 	}
 	p.args = append(p.args, a)
 	return "$" + strconv.Itoa(len(p.args))
+}
+
+// keyOf is a key whose columns came as text.
+func keyOf(raw [][]byte) message.Key {
+	k := make(message.Key, len(raw))
+	for i, v := range raw {
+		k[i] = string(v)
+	}
+	return k
 }
 
 // Quote makes a string an identifier.

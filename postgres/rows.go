@@ -228,10 +228,7 @@ func (l *Layout) scan(raw [][]byte, w Want) (Row, error) {
 	if raw[n] == nil {
 		return Row{}, nil
 	}
-	row := Row{Key: make(message.Key, n), Present: true, Settled: isTrue(raw[n+2])}
-	for i := range n {
-		row.Key[i] = string(raw[i])
-	}
+	row := Row{Key: keyOf(raw[:n]), Present: true, Settled: isTrue(raw[n+2])}
 	var err error
 	if row.Version, err = strconv.ParseUint(string(raw[n]), 10, 64); err != nil {
 		return Row{}, fmt.Errorf("reading xmin: %w", err)
@@ -357,11 +354,7 @@ func (l *Layout) Boundaries(ctx context.Context, c *pgconn.PgConn, r message.Ran
 		") AS s(" + list + ", n) WHERE n % " + strconv.Itoa(rows) + "::bigint = 0::bigint ORDER BY n LIMIT " + strconv.Itoa(mostBoundaries)
 	var keys []message.Key
 	err := each(ctx, c, sql, p.args, func(raw [][]byte) error {
-		k := make(message.Key, len(raw))
-		for i, v := range raw {
-			k[i] = string(v)
-		}
-		keys = append(keys, k)
+		keys = append(keys, keyOf(raw))
 		return nil
 	})
 	return keys, err

@@ -61,11 +61,7 @@ func (l *Layout) Sample(ctx context.Context, c *pgconn.PgConn, rows, most int) (
 	err = each(ctx, c, sql, []Arg{number(total), number(wanted), number(longest * wanted / total), number(placesTried)}, func(raw [][]byte) error {
 		place, err := strconv.Atoi(string(raw[0]))
 		places = append(places, place)
-		k := make(message.Key, len(raw)-1)
-		for i, v := range raw[1:] {
-			k[i] = string(v)
-		}
-		s.Keys = append(s.Keys, k)
+		s.Keys = append(s.Keys, keyOf(raw[1:]))
 		return err
 	})
 	s.Order = orderOf(places)

@@ -315,16 +315,8 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 		return scan, err
 	}
 	p = &params{}
-	where := l.where(p, r)
-	if where == "" {
-		where = " WHERE true"
-	}
-	err = each(ctx, c, "SELECT "+l.keySQL()+" FROM "+l.rows()+" t"+where+" AND NOT "+quiet, p.args, func(row [][]byte) error {
-		k := make(message.Key, len(row))
-		for i, v := range row {
-			k[i] = string(v)
-		}
-		scan.LeftOut = append(scan.LeftOut, k)
+	err = each(ctx, c, "SELECT "+l.keySQL()+" FROM "+l.rows()+" t"+whereAnd(l.where(p, r))+"NOT "+quiet, p.args, func(row [][]byte) error {
+		scan.LeftOut = append(scan.LeftOut, keyOf(row))
 		return nil
 	})
 	return scan, err

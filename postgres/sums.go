@@ -184,13 +184,10 @@ func (l *Layout) List(ctx context.Context, c *pgconn.PgConn, part Part, kind dig
 	for failed == nil && r.NextRow() {
 		raw := r.Values()
 		if len(raw[0]) != 8 || len(raw[1]) != 8 {
-			failed = fmt.Errorf("table %s: a row has no digest: a column or cast of it is NULL where it says that it can't be; compare it as text (columns.compare) or leave it out (columns.exclude)", l.Name)
+			failed = fmt.Errorf("table %s: %w", l.Name, errNoDigest)
 			break
 		}
-		e := Entry{Hash: binary.BigEndian.Uint64(raw[0]), Digest: binary.BigEndian.Uint64(raw[1]), Key: make(message.Key, len(l.Key))}
-		for i := range e.Key {
-			e.Key[i] = string(raw[2+i])
-		}
+		e := Entry{Hash: binary.BigEndian.Uint64(raw[0]), Digest: binary.BigEndian.Uint64(raw[1]), Key: keyOf(raw[2:])}
 		failed = fn(e)
 	}
 	_, err := r.Close()
