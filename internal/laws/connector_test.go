@@ -45,8 +45,8 @@ type connector struct {
 
 const prefix = "cdc"
 
-// newConnector gives the pair a connector that does not run yet, and a line to it.
-func newConnector(t *testing.T, p *pair, does func(n int) string) *connector {
+// newBus is an embedded Kafka.
+func newBus(t *testing.T) (*kfake.Cluster, *transport.Kafka) {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {
@@ -58,6 +58,13 @@ func newConnector(t *testing.T, p *pair, does func(n int) string) *connector {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = bus.Close() })
+	return cluster, bus
+}
+
+// newConnector gives the pair a connector that does not run yet, and a line to it.
+func newConnector(t *testing.T, p *pair, does func(n int) string) *connector {
+	t.Helper()
+	cluster, bus := newBus(t)
 	p.connector = &debezium.Line{Bus: bus, Group: "laws.debezium.here", Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	p.wire()
 	return &connector{p: p, cluster: cluster, does: does}

@@ -2,16 +2,11 @@ package laws
 
 import (
 	"context"
-	"errors"
 	"testing"
-	"time"
 
 	"github.com/trickle-verify/trickle/internal/testbed"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
-	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
-	"github.com/trickle-verify/trickle/scanner"
-	"github.com/trickle-verify/trickle/sidechannel"
 )
 
 // Law 1, delivered before it is visible: a commit waits for its synchronous standby, which is paused. CDC has delivered it; the source does not
@@ -34,18 +29,7 @@ func TestCommitThatHangsInSyncRepIsNotReverted(t *testing.T) {
 	}
 
 	// The range differs, and every question about it is refused as unstable.
-	ranges, err := p.scanner.Plan(t.Context(), "public.t", message.Range{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.scanner.Scan(t.Context(), scanner.Job{Table: "public.t", Cycle: 1, Ranges: 1, Range: ranges[0]}); err != nil {
-		t.Fatal(err)
-	}
-	err = p.detector.Handle(t.Context(), "test/0@0", p.sent[0])
-	var refusal *sidechannel.Error
-	if !errors.As(err, &refusal) || refusal.Code != tricklepb.ErrorCode_ERROR_CODE_UNSTABLE {
-		t.Errorf("the publisher answered while a commit hung: %v", err)
-	}
+	p.refused(p.handle(), tricklepb.ErrorCode_ERROR_CODE_UNSTABLE)
 	p.want(`SELECT v FROM t WHERE id = 7`, "newer")
 	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
 
@@ -104,17 +88,6 @@ func (p *pair) hang(sql string) <-chan error {
 		_, err := p.src.Exec(context.WithoutCancel(p.t.Context()), sql)
 		committed <- err
 	}()
-	p.eventually(`SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`, "1")
+	p.eventually(p.src, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`, "1")
 	return committed
-}
-
-// eventually polls the source.
-func (p *pair) eventually(sql, want string) {
-	p.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for p.value(p.src, sql) != want {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("%s never became %s", sql, want)
-		}
-	}
 }

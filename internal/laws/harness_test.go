@@ -330,6 +330,24 @@ func (p *pair) value(pool *pgxpool.Pool, sql string) string {
 	return *v
 }
 
+// eventually polls until the value of a query is the wanted one.
+func (p *pair) eventually(pool *pgxpool.Pool, sql, want string) {
+	p.t.Helper()
+	got := ""
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		if got = p.value(pool, sql); got == want {
+			return
+		}
+	}
+	p.t.Fatalf("%s never became %s but %s", sql, want, got)
+}
+
+// eventuallyIn polls the replica.
+func (p *pair) eventuallyIn(sql, want string) {
+	p.t.Helper()
+	p.eventually(p.dst, sql, want)
+}
+
 // want compares a value of the replica.
 func (p *pair) want(sql, want string) {
 	p.t.Helper()

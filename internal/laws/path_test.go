@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/trickle-verify/trickle/gate"
@@ -65,11 +64,7 @@ func (w *way) await(what string, until func(gate.State) bool) gate.State {
 // has nothing left to do, and so does a sink that stops although the connector runs.
 func TestTheWholeWayBySlotAndGroup(t *testing.T) {
 	t.Parallel()
-	broker, err := kfake.NewCluster(kfake.NumBrokers(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(broker.Close)
+	broker, bus := newBus(t)
 	source, replica := pgtest.Database(t), pgtest.Database(t)
 	src, dst := open(t, source), open(t, replica)
 	p := &pair{t: t, src: src, dst: dst}
@@ -79,11 +74,6 @@ func TestTheWholeWayBySlotAndGroup(t *testing.T) {
 	if err := cdc.Prepare(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
-	bus, err := transport.NewKafka(t.Context(), transport.KafkaOptions{Brokers: broker.ListenAddrs()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = bus.Close() })
 	run := func(part func(context.Context)) (stop func()) {
 		ctx, cancel := context.WithCancel(context.Background())
 		var running sync.WaitGroup

@@ -205,9 +205,7 @@ func TestResyncLeavesWhatIsInFlight(t *testing.T) {
 	p.exec(p.src, `DELETE FROM t WHERE id = 8`)
 	p.exec(p.src, `INSERT INTO t VALUES (1000, 'new')`)
 	p.request(entry.Wish{ID: "full", Scope: entry.Full, Table: "public.t", Reason: "test"})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.resync.Run(ctx) }()
+	stop := p.run()
 	p.eventuallyIn(`SELECT planned AND NOT EXISTS (SELECT FROM trickle.resync_ranges WHERE NOT done) FROM trickle.resyncs`, "true")
 	p.settle()
 	p.want(`SELECT string_agg(key->>'id', ',') FROM trickle.corrections`, "50")
@@ -218,21 +216,7 @@ func TestResyncLeavesWhatIsInFlight(t *testing.T) {
 	p.caughtUp()
 	p.settle()
 	p.eventuallyIn(`SELECT state FROM trickle.resyncs`, "done")
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	stop()
 	p.identical()
 	p.want(`SELECT count(*) FROM trickle.corrections`, "1")
-}
-
-// eventuallyIn polls the replica.
-func (p *pair) eventuallyIn(sql, want string) {
-	p.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for p.value(p.dst, sql) != want {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("%s never became %s but %s", sql, want, p.value(p.dst, sql))
-		}
-	}
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/internal/testbed"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
-	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/scanner"
@@ -51,14 +50,8 @@ const (
 // handle scans the table and has the detector deal with the message.
 func (p *pair) handle() error {
 	p.t.Helper()
-	ranges, err := p.scanner.Plan(p.t.Context(), "public.t", message.Range{})
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	p.sent = nil
-	if _, err := p.scanner.Scan(p.t.Context(), scanner.Job{Table: "public.t", Cycle: 1, Ranges: 1, Range: ranges[0]}); err != nil {
-		p.t.Fatal(err)
-	}
+	p.reading(cursor.Range{})
 	return p.detector.Handle(p.t.Context(), "test/0@0", p.sent[0])
 }
 
@@ -75,17 +68,7 @@ func (p *pair) refused(err error, code tricklepb.ErrorCode) {
 func (p *pair) replays(sql, state string) {
 	p.t.Helper()
 	p.exec(p.reads, sql)
-	p.onStandby(`SELECT pg_get_wal_replay_pause_state()`, state)
-}
-
-// onStandby polls the standby.
-func (p *pair) onStandby(sql, want string) {
-	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); p.value(p.reads, sql) != want; {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("%s never became %s", sql, want)
-		}
-	}
+	p.eventually(p.reads, `SELECT pg_get_wal_replay_pause_state()`, state)
 }
 
 // Law 1, stale refetch: CDC has delivered from the primary what the standby has not replayed. Whoever believed the standby would revert the replica, and the
@@ -147,7 +130,7 @@ func TestCommitThatHangsOnThePrimaryIsNotRevertedFromAStandby(t *testing.T) {
 	p.want(`SELECT v FROM t WHERE id = 7`, "newer")
 	p.want(`SELECT v FROM t WHERE id = 9`, "value 9")
 	p.want(`SELECT string_agg(key->>'id', ',') FROM trickle.corrections`, "9")
-	p.eventually(`SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`, "1")
+	p.eventually(p.src, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`, "1")
 	if err := slow.Resume(); err != nil {
 		t.Fatal(err)
 	}

@@ -123,9 +123,7 @@ func TestCopyLeavesWhatIsInFlight(t *testing.T) {
 	p := emptied(t)
 	p.exec(p.src, `UPDATE t SET v = 'new' WHERE id = 7`)
 	p.on(copying, func() { p.exec(p.src, `UPDATE t SET v = 'newer' WHERE id = 8`) })
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.resync.Run(ctx) }()
+	stop := p.run()
 	p.eventuallyIn(`SELECT planned AND NOT EXISTS (SELECT FROM trickle.resync_ranges WHERE NOT done) FROM trickle.resyncs`, "true")
 	p.want(copies, "1 of 4999 rows, open 0")
 	p.want(`SELECT string_agg(key[1], ',' ORDER BY key) FROM trickle.suspects`, "7,8")
@@ -136,10 +134,7 @@ func TestCopyLeavesWhatIsInFlight(t *testing.T) {
 	p.caughtUp()
 	p.settle()
 	p.eventuallyIn(`SELECT state FROM trickle.resyncs`, "done")
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	stop()
 	p.identical()
 	p.want(kinds, "none")
 }
@@ -187,14 +182,9 @@ func TestUnconfirmedCopyOfAnEndedResyncIsConfirmed(t *testing.T) {
 	if _, err := p.detector.Source().Table(t.Context(), "public.t", 0); err != nil { // as with the next message: the gate hears of the source
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.resync.Run(ctx) }()
+	stop := p.run()
 	p.eventuallyIn(`SELECT count(*) FROM trickle.copies WHERE closed_at IS NULL`, "0")
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	stop()
 	p.want(`SELECT string_agg(key[1], ',') FROM trickle.suspects`, "7")
 	p.caughtUp()
 	p.settle()
@@ -278,19 +268,14 @@ func TestTheGateHoldsACopy(t *testing.T) {
 		p.beat.set(time.Time{})
 		close(closed)
 	})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.resync.Run(ctx) }()
+	stop := p.run()
 	<-closed
 	p.eventuallyIn(`SELECT NOT done AND leased_until = '-infinity' FROM trickle.resync_ranges WHERE hi IS NOT NULL`, "true") // it was given back
 	p.want(copies, "0 of 0 rows, open 0")
 	p.want(`SELECT count(*) FROM t`, "0")
 	p.caughtUp()
 	p.eventuallyIn(`SELECT state FROM trickle.resyncs`, "done")
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	stop()
 	p.identical()
 	p.want(kinds, "none")
 }

@@ -37,7 +37,7 @@ func TestReloadIsNotTakenForDeletes(t *testing.T) {
 	}
 	settled := make(chan error, 1)
 	go func() { settled <- p.settleOnce() }()
-	p.eventually(`SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 't'::regclass`, "true")
+	p.eventually(p.src, `SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND relation = 't'::regclass`, "true")
 	if err := reload.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
