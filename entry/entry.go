@@ -1,4 +1,5 @@
-// Package entry is what stands in a replica's ledger, as plain records: ranges that were compared, discrepancies, corrections, resyncs.
+// Package entry is what stands in a replica's ledger, as plain records: ranges that were compared, discrepancies, corrections, copies, resyncs with their
+// snapshots, and the gate.
 //
 // It decides nothing and does no I/O, so nothing here can fail. It lies apart from package ledger, which keeps these records in Postgres, so that the detector
 // can be embedded over a replica of another kind without bringing a database along.

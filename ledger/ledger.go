@@ -1,7 +1,7 @@
 // Package ledger is what a replica remembers about its own verification: the schema "trickle" in the replica database.
 //
 // It decides nothing about drift; it keeps what others decided where a crash, a restart or a second instance finds it: suspects, the
-// journal of corrections and copies, the sliding window, resyncs and their cursors, the pinned source, the gate as last seen and the brake. What always
+// journal of corrections and copies, the sliding window, resyncs with their cursors and snapshots, the pinned source, the gate as last seen and the brake. What always
 // holds: a journal entry is written in the transaction of the write it describes; a discrepancy is counted once however often and by
 // however many detectors it is found; a suspect or range that was taken and not finished is taken again after its lease. When the
 // database can't be reached, calls fail and nothing is half-recorded.

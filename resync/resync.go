@@ -9,8 +9,9 @@
 // range that fails is given back and tried again, later each time, with the reason in the ledger; one that the two sides can't be compared over, or that the
 // publisher goes on refusing, is given up as failed. None keeps another waiting.
 //
-// With resync.via: debezium a connector brings the rows and the sink applies them, and what is left here is to see to that and then to what a snapshot
-// can't do, remove rows: see Snapshots.
+// With resync.via: debezium a connector brings the rows and the sink applies them, and what is left here is to see to that (Run signals, Listen hears how it goes)
+// and then to what a snapshot can't do, remove rows. There no range is looked at before the replica has applied the snapshot, and what differs then, but for
+// rows that only the replica has, is drift that no resync found. What becomes of a signal or a snapshot that is lost, Snapshots says.
 package resync
 
 import (
