@@ -110,7 +110,7 @@ type Gate struct {
 type timeline struct {
 	highest uint32    // seen anywhere; 0: none yet
 	since   time.Time // the source's clock when a change to it was noticed; zero: it was never another
-	heard   uint32    // in the newest answer
+	heard   uint32    // in the newest answer, or in a message since of the highest
 }
 
 // New makes a gate.
@@ -187,6 +187,9 @@ func (g *Gate) follow(b beat) {
 func (g *Gate) Saw(readAt time.Time, timeline uint32) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if timeline >= g.line.highest {
+		g.line.heard = timeline // a replica that agrees asks nothing, so no answer may tell
+	}
 	switch {
 	case timeline != 0 && timeline < g.line.highest: // from before the failover, by another server's clock
 	case timeline > g.line.highest && g.line.highest != 0, readAt.After(g.sourceNow()):

@@ -182,8 +182,8 @@ func TestFailoverBySlotAndGroup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t, slotAndGroup(), nil, nil)
-		time.Sleep(20 * second)
-		p.g.Heard(time.Now(), 2) // the new primary's clock is an hour behind
+		time.Sleep(20*second + second/2) // between two questions, whose answers are the old primary's
+		p.g.Heard(time.Now(), 2)         // the new primary's clock is an hour behind
 		s := p.g.Check(t.Context())
 		if s.Open || s.By != gate.BySlot || !s.Through.IsZero() {
 			t.Errorf("just after it: %+v", s)

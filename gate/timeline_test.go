@@ -45,6 +45,39 @@ func TestFailoverClosesUntilTheNewHeartbeatCame(t *testing.T) {
 	open("and now the publisher too", true, "")
 }
 
+// A replica that agrees has nothing to ask for, so the messages alone have to show that the publisher has moved, before the new heartbeat comes through or after.
+func TestMessagesShowThatThePublisherMoved(t *testing.T) {
+	t.Parallel()
+	source, now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), time.Now()
+	b := &beats{at: source, timeline: 1}
+	g := gate.New(policy.Gate{MaxLag: policy.Duration(30 * time.Second), Heartbeat: policy.Heartbeat{Enabled: true, InCommitOrder: true}}, gate.Parts{Heartbeat: b, Now: func() time.Time { return now }})
+	closed := func(when, reason string) {
+		t.Helper()
+		if s := g.Check(t.Context()); s.Open || s.By != gate.ByTimeline || !strings.Contains(s.Reason, reason) {
+			t.Errorf("%s: %+v", when, s)
+		}
+	}
+	opened := func(when string) {
+		t.Helper()
+		if s := g.Check(t.Context()); !s.Open {
+			t.Errorf("%s: closed, %s", when, s.Reason)
+		}
+	}
+	g.Heard(source, 1)
+	opened("before")
+	g.Saw(source.Add(time.Second), 2)
+	closed("the message came first", "no heartbeat of that timeline yet")
+	b.at, b.timeline = source.Add(time.Second), 2
+	opened("and the heartbeat has come")
+	b.at, b.timeline = source.Add(2*time.Second), 3
+	g.Heard(source.Add(time.Second), 2)
+	closed("the heartbeat came first", "still reads the server from before")
+	g.Saw(source.Add(time.Second), 2)
+	closed("a message that waited", "still reads the server from before")
+	g.Saw(source.Add(2*time.Second), 3)
+	opened("and the message has come")
+}
+
 // With an assumed lag nothing shows what has come through, so what was on its way at the failover is given its time.
 func TestFailoverUnderAnAssumedLag(t *testing.T) {
 	t.Parallel()
