@@ -108,14 +108,7 @@ func (s *Source) heartbeat(ctx context.Context) ([]Finding, error) {
 
 // order is whether CDC keeps commit order between the heartbeat and the tables, which nothing else proves where the heartbeat stands alone. Debezium is known not to.
 func (s *Source) order(ctx context.Context) ([]Finding, error) {
-	side := &s.Side
-	if s.Primary != nil {
-		side = s.Primary // which CDC reads
-		if _, err := side.connect(ctx); err != nil {
-			return nil, err
-		}
-	}
-	there, err := heartbeat.New(side.pool, s.Policy.Gate.Heartbeat.Table, s.pipeline).BesideDebezium(ctx)
+	there, err := heartbeat.New(s.writable().pool, s.Policy.Gate.Heartbeat.Table, s.pipeline).BesideDebezium(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func NewSource(side Side, p *policy.Policy, rules func(policy.Table) postgres.Ru
 // Checks lists them.
 func (s *Source) Checks() []Check {
 	connected, usable := []string{s.id("connect")}, []string{s.id("connect"), s.id("version")}
-	found := append(slices.Clone(usable), "tables/found")
+	found, writable := append(slices.Clone(usable), "tables/found"), append(slices.Clone(usable), s.id("standing"))
 	checks := append(s.common(),
 		Check{Group: s.Name, Name: "standing", Needs: connected, Run: s.standing},
 		Check{Group: s.Name, Name: "activity", Needs: connected, Run: s.activity},
@@ -46,13 +46,13 @@ func (s *Source) Checks() []Check {
 		Check{Group: s.Name, Name: "publications", Needs: usable, Run: s.publications},
 	)
 	if s.Policy.Gate.Slot != "" {
-		checks = append(checks, Check{Group: s.Name, Name: "slot", Needs: append(slices.Clone(usable), s.id("standing")), Run: s.slot})
+		checks = append(checks, Check{Group: s.Name, Name: "slot", Needs: writable, Run: s.slot})
 	}
 	if s.Policy.Gate.Heartbeat.Enabled {
-		checks = append(checks, Check{Group: s.Name, Name: "heartbeat", Needs: append(slices.Clone(usable), s.id("publications"), s.id("standing")), Run: s.heartbeat})
+		checks = append(checks, Check{Group: s.Name, Name: "heartbeat", Needs: append(slices.Clone(writable), s.id("publications")), Run: s.heartbeat})
 	}
 	if s.Policy.Gate.Alone() {
-		checks = append(checks, Check{Group: s.Name, Name: "order", Needs: usable, Run: s.order})
+		checks = append(checks, Check{Group: s.Name, Name: "order", Needs: writable, Run: s.order})
 	}
 	carried := append(slices.Clone(found), s.id("publications"))
 	return append(checks,
@@ -65,7 +65,8 @@ func (s *Source) Checks() []Check {
 	)
 }
 
-// writable is the server that takes writes, and so has the slot and the heartbeat: the primary, where the source is a standby and one is named.
+// writable is the server that takes writes, and so has the slot, the heartbeat and whoever reads them: the primary, where the source is a standby and one is named. It is
+// connected to once "standing" has run.
 func (s *Source) writable() *Side {
 	if !s.identity.Standby || s.Primary == nil || s.Primary.pool == nil {
 		return &s.Side

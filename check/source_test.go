@@ -3,10 +3,12 @@ package check_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/check"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
@@ -89,6 +91,24 @@ func TestFaultsOfTheSource(t *testing.T) {
 			t.Parallel()
 			f.test(t)
 		})
+	}
+}
+
+// The checks run at once, and what they learn of the primary one of them learns: under the race detector this fails where two connect.
+func TestThePrimaryIsConnectedToOnce(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "source")
+	d.policy = plain + "gate: {slot: cdc, heartbeat: {in_commit_order: true}}\n"
+	var times atomic.Int32
+	primary := d.side("primary", d.as(d.source))
+	open := primary.Open
+	primary.Open = func(ctx context.Context) (*pgxpool.Pool, error) {
+		times.Add(1)
+		return open(ctx)
+	}
+	d.primary = &primary
+	if r := d.look("source"); times.Load() != 1 || len(bad(r, "source", "standing", "")) > 0 || len(bad(r, "source", "order", "")) > 0 {
+		t.Errorf("connected %d times:\n%s", times.Load(), lines(r))
 	}
 }
 
