@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
@@ -88,9 +89,9 @@ func (r *Replica) schema(ctx context.Context) ([]Finding, error) {
 	err := r.pool.QueryRow(ctx, `SELECT n.oid IS NOT NULL, coalesce(has_schema_privilege(n.oid, 'USAGE'), false), coalesce(has_schema_privilege(n.oid, 'CREATE'), false),
 			has_database_privilege(current_database(), 'CREATE'),
 			coalesce((SELECT array_agg(c.relname::text ORDER BY c.relname) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'r'
-				AND c.relname IN ('corrections', 'pipelines', 'tables', 'ranges', 'suspects', 'discrepancies', 'resyncs', 'resync_ranges')
+				AND c.relname = ANY ($1)
 				AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))), '{}')
-		FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = 'trickle'`).Scan(&there, &usage, &creates, &databaseCreates, &lacking)
+		FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = 'trickle'`, ledger.Tables()).Scan(&there, &usage, &creates, &databaseCreates, &lacking)
 	if err != nil {
 		return nil, err
 	}

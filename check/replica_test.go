@@ -3,6 +3,7 @@ package check_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/postgres"
 	"github.com/trickle-verify/trickle/sidechannel"
 )
 
@@ -70,6 +72,37 @@ func TestFaultsOfTheReplica(t *testing.T) {
 			}
 			f.test(t)
 		})
+	}
+}
+
+// Every table of the ledger is looked at, also those that later versions add.
+func TestALedgerOfSomebodyElse(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, "replica")
+	pool, err := postgres.Open(t.Context(), d.replica, postgres.Options{Role: "replica"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if err := ledger.New(pool, "shop").Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := pool.Query(t.Context(), `SELECT tablename::text FROM pg_tables WHERE schemaname = 'trickle'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(made) == 0 {
+		t.Fatal(made, err)
+	}
+	found := bad(d.look("replica"), "replica", "schema trickle", "")
+	if len(found) != 1 {
+		t.Fatalf("found %+v", found)
+	}
+	for _, table := range made {
+		if !slices.Contains(strings.FieldsFunc(found[0].Detail, func(r rune) bool { return r == ' ' || r == ',' }), table) {
+			t.Errorf("nothing about %s in %q", table, found[0].Detail)
+		}
 	}
 }
 

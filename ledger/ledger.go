@@ -12,6 +12,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -25,6 +26,17 @@ import (
 
 //go:embed schema.sql
 var schema string
+
+var made = regexp.MustCompile(`(?m)^CREATE TABLE IF NOT EXISTS trickle\.(\w+)`)
+
+// Tables are those of the schema trickle in which ledgers are kept.
+func Tables() []string {
+	var names []string
+	for _, m := range made.FindAllStringSubmatch(schema, -1) {
+		names = append(names, m[1])
+	}
+	return names
+}
 
 // Ledger is one pipeline's part of the schema. It is safe for concurrent use.
 type Ledger struct {
