@@ -148,14 +148,15 @@ func gated(g policy.Gate) Finding {
 		ways = append(ways, "group "+g.Group)
 	}
 	switch {
-	case g.Heartbeat.Enabled && !g.Heartbeat.InCommitOrder && (g.Slot == "" || g.Group == ""):
+	case !g.Known() && g.Heartbeat.Enabled:
 		return warn("gate.slot and gate.group in the policy, or gate: {heartbeat: {in_commit_order: true}} if CDC applies in commit order across tables",
 			"the heartbeat may overtake other tables' rows, so it proves nothing by itself: drift is reported, and nothing is corrected")
-	case g.Heartbeat.Enabled, g.Slot != "" && g.Group != "":
-		return ok("measured by %s; corrections wait above %s", strings.Join(ways, ", "), time.Duration(g.MaxLag))
+	case !g.Known():
+		return warn("gate.slot and gate.group in the policy, gate: {heartbeat: {in_commit_order: true}} if CDC applies in commit order across tables, or assume_lag if you vouch for the lag",
+			"no way to know the replica's lag: drift is reported, and nothing is corrected")
 	case g.AssumeLag > 0:
 		return ok("you vouch that CDC is never more than %s behind", time.Duration(g.AssumeLag))
 	default:
-		return warn("gate.slot and gate.group in the policy, gate.heartbeat where CDC keeps commit order, or assume_lag if you vouch for the lag", "no way to know the replica's lag: drift is reported, and nothing is corrected")
+		return ok("measured by %s; corrections wait above %s", strings.Join(ways, ", "), time.Duration(g.MaxLag))
 	}
 }

@@ -51,7 +51,7 @@ func (s *Source) Checks() []Check {
 	if s.Policy.Gate.Heartbeat.Enabled {
 		checks = append(checks, Check{Group: s.Name, Name: "heartbeat", Needs: append(slices.Clone(writable), s.id("publications")), Run: s.heartbeat})
 	}
-	if s.Policy.Gate.Alone() {
+	if s.Policy.Gate.OnOrder() {
 		checks = append(checks, Check{Group: s.Name, Name: "order", Needs: writable, Run: s.order})
 	}
 	carried := append(slices.Clone(found), s.id("publications"))

@@ -1,9 +1,10 @@
 // Package gate is how far the replica is known to have got, and whether that is near enough to act on.
 //
-// It decides Through, the time up to which every source transaction has been applied, and whether the gate is open. What always
-// holds: Through never claims more than the heartbeat that CDC carried (or the lag that the operator vouches for); what is unknown keeps the gate closed, and
-// every verdict carries its reason. After a failover of the source nothing counts that was known about the server before. When the heartbeat can't be read the
-// gate is closed and says so; nothing is corrected meanwhile.
+// It decides Through, the time up to which every source transaction has been applied, and whether the gate is open. What always holds: Through never claims more
+// than is proven by what the policy names: slot and group taken together, the heartbeat that CDC carried where the operator vouches that CDC applies in commit order
+// across tables, or the lag that the operator vouches for; of several the least. What is unknown keeps the gate closed, and every verdict carries its reason. After a failover of
+// the source nothing counts that was known about the server before, nor, once its clock was set back, what was known of times to come. When the heartbeat or the
+// group can't be read, or the publisher can't tell of the slot, the gate is closed and says so; nothing is corrected meanwhile.
 package gate
 
 import (
@@ -256,11 +257,13 @@ type beat struct {
 	err      error
 }
 
+// vouch is how the heartbeat comes to prove something.
+const vouch = "vouch with gate.heartbeat: {in_commit_order: true} that CDC applies in commit order across tables"
+
 // judge needs the lock.
 func (g *Gate) judge(b beat) State {
 	p := g.policy
-	whole := p.Slot != "" && p.Group != ""
-	s := State{Open: true, Configured: p.Heartbeat.Enabled && p.Heartbeat.InCommitOrder || p.AssumeLag > 0 || whole, Lag: -1}
+	s := State{Open: true, Configured: p.Known(), Lag: -1}
 	var measures []Measure
 	if p.Slot != "" {
 		measures = append(measures, g.bySlot())
@@ -275,7 +278,7 @@ func (g *Gate) judge(b beat) State {
 		measures = append(measures, g.byWord())
 	}
 	s.Measures = slices.Clip(measures)
-	if whole {
+	if p.Whole() {
 		measures = append(measures, g.byPath())
 	}
 	switch {
@@ -283,11 +286,11 @@ func (g *Gate) judge(b beat) State {
 		return s.closed(ByTimeline, fmt.Sprintf("the source failed over (timeline %d) and the publisher still reads the server from before (timeline %d): point --source at the new primary",
 			g.line.highest, g.line.heard))
 	case !s.Configured && p.Heartbeat.Enabled:
-		s = s.closed(ByPolicy, "the heartbeat may overtake other tables' rows, so it proves nothing by itself: name gate.slot and gate.group, or vouch with gate.heartbeat: {in_commit_order: true} that CDC applies in commit order across tables")
+		s = s.closed(ByPolicy, "the heartbeat may overtake other tables' rows, so it proves nothing by itself: name gate.slot and gate.group, or "+vouch)
 	case !s.Configured && len(measures) > 0:
-		s = s.closed(ByPolicy, "gate.slot and gate.group prove what has been applied only together: name both, or set gate.heartbeat")
+		s = s.closed(ByPolicy, "gate.slot and gate.group prove what has been applied only together: name both, or "+vouch)
 	case !s.Configured:
-		return s.closed(ByPolicy, "no gate is configured, so the lag is unknown and nothing is corrected: set gate.heartbeat, name gate.slot and gate.group, or set gate.assume_lag if you vouch for the lag")
+		return s.closed(ByPolicy, "no gate is configured, so the lag is unknown and nothing is corrected: name gate.slot and gate.group, "+vouch+", or set gate.assume_lag if you vouch for the lag")
 	}
 	return s.worst(measures)
 }

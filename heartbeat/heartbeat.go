@@ -1,7 +1,7 @@
 // Package heartbeat is a row on the source that says what time it is there, which CDC carries to the replica like any other row.
 //
 // It decides nothing. What always holds: a beat that has reached the replica proves that every source transaction that committed before the
-// time it holds has been applied there too, given that CDC keeps commit order; both times are the source's own clock. It is the one
+// time it holds has been applied there too, given that CDC keeps commit order across tables; both times are the source's own clock. It is the one
 // thing that the publisher writes to the source, and only where the policy asks for it. Each beat names the timeline that it was written on, so
 // that after a failover a beat of the old primary, whose clock may be ahead, is not taken for one of the new. A beat that can't be written is
 // logged and tried again; meanwhile the replica's copy ages and the gate closes.

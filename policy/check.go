@@ -171,22 +171,22 @@ func (c *check) gate() {
 	if g.Slot != "" && !slotText.MatchString(g.Slot) {
 		c.refuse("gate.slot", "%q can't be a replication slot: names are of lower-case letters, digits and underscores, at most 63", g.Slot)
 	}
-	whole, part := g.Slot != "" && g.Group != "", g.Slot != "" || g.Group != ""
-	switch known := h.Enabled && h.InCommitOrder || whole || c.written("gate.assume_lag"); {
-	case h.Enabled && c.written("gate.assume_lag"):
+	assumed := c.written("gate.assume_lag")
+	switch {
+	case h.Enabled && assumed:
 		c.refuse("gate.assume_lag", "%s is given and so is heartbeat: a lag is measured or assumed, keep one of the two", g.AssumeLag)
-	case whole && c.written("gate.assume_lag"):
+	case g.Whole() && assumed:
 		c.refuse("gate.assume_lag", "%s is given and so are slot and group: a lag is measured or assumed, keep one of the two", g.AssumeLag)
-	case known || c.policy.Detect.Action != ActionCorrect:
+	case g.Known() || assumed || c.policy.Detect.Action != ActionCorrect:
 	case h.Enabled:
 		c.warn("gate.heartbeat", "a beat proves what has been applied only where CDC keeps commit order across tables: vouch for it with in_commit_order: true (one subscription of Postgres's own replication does; Debezium's JDBC sink does not), "+
 			"or name slot and group too; until then drift is reported and nothing is corrected")
-	case part:
+	case g.Slot != "" || g.Group != "":
 		c.warn("gate", "slot and group prove what has been applied only together: lag is unknown, so drift is reported and nothing is corrected")
 	default:
 		c.warn("gate", "none of heartbeat, slot with group, and assume_lag is given: lag is unknown, so drift is reported and nothing is corrected")
 	}
-	if g.Alone() && c.policy.Resync.Via == ViaDebezium {
+	if g.OnOrder() && c.policy.Resync.Via == ViaDebezium {
 		c.warn("gate.heartbeat", "stands alone beside Debezium, where it overtakes rows that were committed before it, unless one topic carries all tables and the sink writes rows one by one: name gate.slot and gate.group too, or changes in flight are taken for drift")
 	}
 }

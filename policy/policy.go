@@ -93,15 +93,22 @@ type Columns struct {
 type Gate struct {
 	MaxLag    Duration  `yaml:"max_lag" default:"30s" zero:"give the lag beyond which nothing is corrected" doc:"Beyond this lag nothing is corrected."`
 	Heartbeat Heartbeat `yaml:"heartbeat" default:"false" doc:"Write a heartbeat table on the source and measure how late it comes through: true, false, or a mapping."`
-	AssumeLag Duration  `yaml:"assume_lag" zero:"leave the key out to assume nothing" doc:"You vouch that CDC is never further behind than this. Not together with heartbeat."` // the operator vouches that CDC is never further behind
+	AssumeLag Duration  `yaml:"assume_lag" zero:"leave the key out to assume nothing" doc:"You vouch that CDC is never further behind than this. Not together with heartbeat, nor with slot and group."` // the operator vouches that CDC is never further behind
 	Slot      string    `yaml:"slot" doc:"Replication slot of the CDC on the source: how far it has been confirmed, so what is in Kafka."`
 	Group     string    `yaml:"group" doc:"Consumer group of the CDC's sink: how far it has got in its topics. With slot it proves what has been applied."`
 }
 
-// Alone reports that only the heartbeat tells what has been applied, which takes CDC that keeps commit order across tables.
-func (g Gate) Alone() bool {
-	return g.Heartbeat.Enabled && g.Heartbeat.InCommitOrder && (g.Slot == "" || g.Group == "")
-}
+// Whole reports that slot and group are both named: together they prove what has been applied, and neither does by itself.
+func (g Gate) Whole() bool { return g.Slot != "" && g.Group != "" }
+
+// Vouched reports that a beat proves what has been applied, by the operator's word for the order in which CDC applies.
+func (g Gate) Vouched() bool { return g.Heartbeat.Enabled && g.Heartbeat.InCommitOrder }
+
+// Known reports that there is a way to know the replica's lag. Without one nothing is ever corrected.
+func (g Gate) Known() bool { return g.Whole() || g.Vouched() || g.AssumeLag > 0 }
+
+// OnOrder reports that nothing but that word stands behind what is taken as applied. Where Debezium is seen, the word is doubted.
+func (g Gate) OnOrder() bool { return g.Vouched() && !g.Whole() }
 
 // Heartbeat is true, false or a mapping of its own in the file.
 type Heartbeat struct {

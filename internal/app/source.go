@@ -44,7 +44,7 @@ func (s Settings) heart(ctx context.Context, p *policy.Policy, w sourceWiring) (
 		return nil, errors.New("the heartbeat can't be written on a standby: name its primary (--primary or TRICKLE_PRIMARY_DSN), point --source at it, or set gate.assume_lag")
 	}
 	beat := heartbeat.New(pool, p.Gate.Heartbeat.Table, p.Pipeline)
-	if err := beat.Create(ctx); err != nil || !p.Gate.Alone() {
+	if err := beat.Create(ctx); err != nil || !p.Gate.OnOrder() {
 		return beat, err
 	}
 	there, err := beat.BesideDebezium(ctx)
