@@ -27,10 +27,12 @@ type pipeline struct {
 	timeline  uint32
 	reason    string
 	members   int
-	fetched   error // what Kafka answers
-	silent    bool  // the publisher does not answer
-	hung      bool  // Kafka does not answer
-	refusal   error // what the publisher answers
+	fetched   error         // what Kafka answers
+	silent    bool          // the publisher does not answer
+	hung      bool          // Kafka does not answer
+	refusal   error         // what the publisher answers
+	ahead     time.Duration // the source's clock, of ours
+	reading   func()        // what happens during the next reading of the group
 }
 
 const second = time.Second
@@ -65,16 +67,22 @@ func (p *pipeline) Path(ctx context.Context, slot string) (gate.Path, error) {
 	if p.refusal != nil {
 		return gate.Path{}, p.refusal
 	}
-	now := time.Now().Add(time.Hour) // the source's clock is an hour ahead of ours
+	now := time.Now().Add(p.ahead)
 	if !p.g.Heard(now, p.timeline) {
 		return gate.Path{}, errors.New("outdated")
 	}
-	return gate.Path{Clock: now, Timeline: p.timeline, Through: p.began.Add(p.since(p.slotHeld)).Add(time.Hour), Reason: p.reason}, nil
+	return gate.Path{Clock: now, Timeline: p.timeline, Through: p.began.Add(p.since(p.slotHeld)).Add(p.ahead), Reason: p.reason}, nil
 }
 
 func (p *pipeline) Group(ctx context.Context, name string) (gate.Group, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if do := p.reading; do != nil {
+		p.reading = nil
+		p.mu.Unlock()
+		do()
+		p.mu.Lock()
+	}
 	if p.hung {
 		p.mu.Unlock()
 		<-ctx.Done()
@@ -94,10 +102,15 @@ func (p *pipeline) Group(ctx context.Context, name string) (gate.Group, error) {
 	return gate.Group{Members: p.members, Partitions: map[gate.Partition]gate.Progress{{Topic: "orders", ID: 0}: at}}, nil
 }
 
+// flowing is a pipeline in which everything flows, on a source whose clock is an hour ahead of ours.
+func flowing(g *gate.Gate) *pipeline {
+	return &pipeline{g: g, began: time.Now(), slotHeld: -1, groupHeld: -1, timeline: 1, members: 1, ahead: time.Hour}
+}
+
 // start runs a gate on a pipeline in which everything flows.
 func start(t *testing.T, pol policy.Gate, beat gate.Heartbeat, log *slog.Logger) *pipeline {
 	t.Helper()
-	p := &pipeline{g: gate.New(pol, gate.Parts{Heartbeat: beat, Log: log}), began: time.Now(), slotHeld: -1, groupHeld: -1, timeline: 1, members: 1}
+	p := flowing(gate.New(pol, gate.Parts{Heartbeat: beat, Log: log}))
 	p.run(t)
 	return p
 }
@@ -123,7 +136,8 @@ func slotAndGroup() policy.Gate {
 func TestAPublisherThatHasYetToAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := &pipeline{g: gate.New(slotAndGroup(), gate.Parts{}), began: time.Now(), slotHeld: -1, groupHeld: -1, timeline: 1, members: 1, silent: true}
+		p := flowing(gate.New(slotAndGroup(), gate.Parts{}))
+		p.silent = true
 		p.run(t)
 		time.Sleep(second)
 		if s := p.g.Check(t.Context()); s.Open || !strings.Contains(s.Reason, "the publisher has not answered yet") {
@@ -269,7 +283,7 @@ func TestAGroupWithoutKafka(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() {
-			done <- g.Run(ctx, gate.Inputs{Publisher: &pipeline{g: g, began: time.Now(), slotHeld: -1, timeline: 1}})
+			done <- g.Run(ctx, gate.Inputs{Publisher: flowing(g)})
 		}()
 		time.Sleep(5 * second)
 		if s := g.Check(t.Context()); s.Open || s.By != gate.ByGroup || !strings.Contains(s.Reason, "no Kafka in this process") {
@@ -317,51 +331,28 @@ func TestVerdictsAreLoggedOnce(t *testing.T) {
 	})
 }
 
-// during is a pipeline in which something happens while its group is read.
-type during struct {
-	*pipeline
-	once func()
-}
-
-func (d *during) Group(ctx context.Context, name string) (gate.Group, error) {
-	var do func()
-	d.change(func() { do, d.once = d.once, nil })
-	if do != nil {
-		do()
-	}
-	return d.pipeline.Group(ctx, name)
-}
-
 // What was known of the old primary goes into no mark of the new one's time, although the source fails over while the ends are being read.
 func TestFailoverWhileTheGroupIsRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		p := &pipeline{g: gate.New(slotAndGroup(), gate.Parts{}), began: time.Now(), slotHeld: -1, groupHeld: -1, timeline: 1, members: 1}
-		d := &during{pipeline: p}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- p.g.Run(ctx, gate.Inputs{Publisher: p, Groups: d}) }()
+		p := start(t, slotAndGroup(), nil, nil)
 		time.Sleep(20*second + second/2)
-		if s := p.g.Check(ctx); !s.Open {
+		if s := p.g.Check(t.Context()); !s.Open {
 			t.Fatalf("before: %+v", s)
 		}
 		p.change(func() {
-			d.once = func() {
+			p.reading = func() {
 				p.change(func() { p.timeline = 2 })
 				time.Sleep(3 * second) // the publisher tells of the new timeline meanwhile
 			}
 		})
 		time.Sleep(5 * second)
-		if s := p.g.Check(ctx); s.Open || s.By != gate.ByTimeline || !s.Through.IsZero() {
+		if s := p.g.Check(t.Context()); s.Open || s.By != gate.ByTimeline || !s.Through.IsZero() {
 			t.Errorf("right after the failover: %+v", s)
 		}
 		time.Sleep(20 * second)
-		if s := p.g.Check(ctx); !s.Open {
+		if s := p.g.Check(t.Context()); !s.Open {
 			t.Errorf("at last: %+v", s)
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -1,8 +1,10 @@
 package gate_test
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/trickle-verify/trickle/gate"
@@ -127,4 +129,33 @@ func TestASourceClockThatWasSetBack(t *testing.T) {
 	if s := g.Check(t.Context()); !s.Open {
 		t.Errorf("all is well again: %+v", s)
 	}
+}
+
+// overtaken is a publisher whose answer arrives together with the first word of a new timeline.
+type overtaken struct{ *pipeline }
+
+func (o overtaken) Path(ctx context.Context, slot string) (gate.Path, error) {
+	p, err := o.pipeline.Path(ctx, slot)
+	o.g.Saw(p.Clock, p.Timeline+1)
+	return p, err
+}
+
+// An answer about the slot of the server before says nothing of the new one's, although it was believed when it came in.
+func TestAFailoverOvertakesAnAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := gate.New(slotAndGroup(), gate.Parts{})
+		p := flowing(g)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- g.Run(ctx, gate.Inputs{Publisher: overtaken{p}, Groups: p}) }()
+		time.Sleep(second)
+		if s := g.Check(ctx); s.Open || s.Measures[0].By != gate.BySlot || s.Measures[0].Lag >= 0 {
+			t.Errorf("%+v", s)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
