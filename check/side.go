@@ -64,9 +64,6 @@ func (s *Side) connect(ctx context.Context) ([]Finding, error) {
 			(SELECT rolsuper FROM pg_roles WHERE rolname = current_user), split_part(current_setting('server_version'), ' ', 1) || ', ' || getdatabaseencoding()::text,
 			coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false), coalesce(inet_client_addr() <<= '127.0.0.0/8' OR inet_client_addr() = '::1', true)
 		FROM pg_control_system() c`).Scan(&s.identity.System, &s.identity.Database, &s.identity.Version, &s.identity.Standby, &s.role, &s.super, &s.server, &tls, &local)
-	if postgres.State(err) == "42501" {
-		return nil, &FaultError{Err: fmt.Errorf("%s: %w", s.Name, err), Fix: "GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO " + postgres.Quote(s.role)}
-	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.Name, err)
 	}

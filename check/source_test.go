@@ -70,6 +70,8 @@ func TestFaultsOfTheSource(t *testing.T) {
 			group: "tables", check: "readable", object: "public.orders", says: `"colour" does not exist`},
 		{name: "a quiet column that is no time", policy: "pipeline: shop\ntables: [{table: public.orders, quiet_column: amount}]\ngate: {assume_lag: 1m}\n",
 			group: "tables", check: "readable", object: "public.orders", says: "quiet_column"},
+		{name: "no right to the database", source: []string{`DO $$ BEGIN EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database()); END $$`}, group: "source", check: "connect", mend: "source"},
+		{name: "no right to ask who the server is", source: []string{`REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM PUBLIC`}, group: "source", check: "connect", mend: "source"},
 		{name: "no right to see sessions", source: []string{`REVOKE pg_read_all_stats FROM $role`}, group: "source", check: "activity", verdict: check.Warning, mend: "source"},
 		{name: "a short timeout", source: []string{`ALTER ROLE $role SET statement_timeout = '5s'`}, group: "source", check: "settings", object: "statement_timeout", verdict: check.Warning, mend: "source"},
 		{name: "no slot", policy: plain + "gate: {assume_lag: 1m, slot: debezium}\n", group: "source", check: "slot", says: "no replication slot debezium"},

@@ -32,6 +32,8 @@ func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
 			return fmt.Errorf("%s does not exist; check the name in %s", where, o.Setting)
 		case "57014":
 			return fmt.Errorf("%s: %s while connecting; raise statement_timeout for user %q (ALTER ROLE … SET statement_timeout = 0) or in %s", where, server.Message, c.User, o.Setting)
+		case "42501":
+			return fmt.Errorf("%s: %s; %s", where, server.Message, lackingGrant(err, c))
 		case "53300":
 			return fmt.Errorf("%s has no connection left: %s; raise max_connections or use a pooler", where, server.Message)
 		}
@@ -67,6 +69,15 @@ func proof(c *pgx.ConnConfig) string {
 		return out + ", sslcert and sslkey if it wants a certificate, and pg_hba.conf"
 	}
 	return out + ", the certificate in sslcert and pg_hba.conf"
+}
+
+// lackingGrant is what a login may not: to connect or, once connected, to ask which server it is (see sameServer).
+func lackingGrant(err error, c *pgx.ConnConfig) string {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return "GRANT CONNECT ON DATABASE " + Quote(c.Database) + " TO " + Quote(c.User)
+	}
+	return "GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO " + Quote(c.User)
 }
 
 // explainTLS is nil for errors that are about something else.
