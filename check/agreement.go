@@ -247,10 +247,13 @@ func (r *Replica) agreement(ctx context.Context) ([]Finding, error) {
 			portable++
 		}
 	}
+	agreed := "%s with the columns, types and key of the source's"
 	if portable > 0 {
-		found = append(found, ok("%s by portable digests, since the servers hash their types differently (another version, encoding or locale): three to four times the work of the servers' own hashes", tables(portable)).of("digest"))
+		found = append(found, ok("%s by portable digests, since the servers hash their types differently (another version, encoding or locale): four to five times the work of the servers' own hashes", tables(portable)).of("digest"))
+	} else {
+		agreed += ", whose types both servers hash alike"
 	}
-	return remaining(found, len(r.tables), "%s with the columns, types and key of the source's"), nil
+	return remaining(found, len(r.tables), agreed), nil
 }
 
 // refusal is an answer of the publisher that is none.

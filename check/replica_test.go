@@ -222,6 +222,22 @@ func TestThePublisherIsAsked(t *testing.T) {
 	}
 }
 
+// Which digest both sides compute alike is told either way.
+func TestTheDigestIsTold(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t, both)
+	if r := d.look(both); !strings.Contains(lines(r), "replica tables / agreement / : ok: 1 table with the columns, types and key of the source's, whose types both servers hash alike") {
+		t.Errorf("equal probes:\n%s", lines(r))
+	}
+	d.ask = answers{schema: &tricklepb.Schema{Probe: 1, Key: []string{"id"}, Columns: []*tricklepb.Column{
+		{Name: "id", Type: "pg_catalog.int4", Declared: "pg_catalog.int4"}, {Name: "customer", Type: "pg_catalog.text", Declared: "pg_catalog.text"},
+		{Name: "amount", Type: "pg_catalog.numeric", Declared: "pg_catalog.numeric(12,2)"},
+	}}}
+	if r := d.look("replica"); !strings.Contains(lines(r), "replica tables / agreement / digest: ok: 1 table by portable digests") || strings.Contains(lines(r), "hash alike") {
+		t.Errorf("another probe:\n%s", lines(r))
+	}
+}
+
 func TestServersThatCantServe(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.Server(t, testbed.Options{Settings: map[string]string{"wal_level": "replica", "max_prepared_transactions": "2"}})
