@@ -1,7 +1,7 @@
 // Package drift is what is wrong with one row, and when that is proven.
 //
 // It decides, from what was seen of a key on both sides, whether the replica is right, whether a change may still be on its way, or whether the
-// replica has drifted. What always holds, given that CDC delivers in commit order and that Through tells the truth: a row is
+// replica has drifted. What always holds, given that CDC applies the changes of a row in their order and that Through tells the truth: a row is
 // called drifted only if the replica must already have applied the source's version of it and shows another; so with nothing wrong,
 // nothing is corrected, however hard the source is written and however far the replica lags. It does no I/O and can't fail; where the
 // proof is not there it says so, and the key stays a suspect.
