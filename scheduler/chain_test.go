@@ -227,3 +227,15 @@ func TestSamples(t *testing.T) {
 		t.Errorf("recalled after a crash: %+v", got)
 	}
 }
+
+// What was running on a server before another took its place says nothing of the transactions of that one.
+func TestSamplesOfAnotherTimelineAreForgotten(t *testing.T) {
+	t.Parallel()
+	var s Samples
+	at := time.Now()
+	s.add(cursor.Sample{At: at, Xmin: 10, Timeline: 1}, time.Hour)
+	s.add(cursor.Sample{At: at.Add(time.Minute), Xmin: 20, Timeline: 2}, time.Hour)
+	if got, ok := s.Before(at.Add(30 * time.Second)); ok {
+		t.Errorf("it still has %+v", got)
+	}
+}

@@ -60,6 +60,7 @@ type fake struct {
 	scans  []scan
 	xmin   uint64
 	missed string // a table that this publisher does not find
+	blunt  bool   // this publisher can't cut tables
 }
 
 func newFake(tables map[string]int) *fake {

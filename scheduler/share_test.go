@@ -1,112 +1,14 @@
 package scheduler
 
 import (
-	"context"
-	"log/slog"
+	"maps"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/trickle-verify/trickle/cursor"
-	"github.com/trickle-verify/trickle/policy"
-	"github.com/trickle-verify/trickle/transport"
 )
-
-// crew is several publishers of one pipeline.
-type crew struct {
-	t      *testing.T
-	bus    *transport.Memory
-	source *fake // that all of them read
-	policy *policy.Policy
-}
-
-func newCrew(t *testing.T, f *fake, lines string) *crew {
-	t.Helper()
-	c := &crew{t: t, bus: transport.NewMemory(transport.MemoryOptions{}), source: f, policy: parsed(t, lines)}
-	return c
-}
-
-func (c *crew) options() cursor.TopicOptions {
-	return cursor.TopicOptions{Name: "test.cursors", Group: "test.cursors", Partitions: 12, Log: slog.New(slog.DiscardHandler)}
-}
-
-// member is one publisher.
-type member struct {
-	*fake     // what it scanned itself
-	scheduler *Scheduler
-	// stop ends it, and leave lets the group know: at once, or when it would have been missed.
-	stop, leave func()
-}
-
-// hire starts a publisher. Its scans are noted for itself and for the whole crew.
-func (c *crew) hire() *member {
-	c.t.Helper()
-	topic, err := cursor.OpenTopic(c.t.Context(), c.bus, c.options())
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	m := &member{fake: &fake{began: c.source.began}}
-	s, stop := running(c.t, Config{Policy: c.policy, Scanner: seen{c.source, m.fake}, Store: topic})
-	var once sync.Once
-	m.scheduler, m.stop, m.leave = s, stop, func() {
-		once.Do(func() {
-			if err := topic.Close(); err != nil {
-				c.t.Error(err)
-			}
-		})
-	}
-	c.t.Cleanup(func() { stop(); m.leave() })
-	return m
-}
-
-// seen scans one source and notes it in another fake as well, which may also miss a table.
-type seen struct {
-	*fake
-	by *fake
-}
-
-func (s seen) Tables(ctx context.Context) ([]TableStatus, error) {
-	found, err := s.fake.Tables(ctx)
-	s.by.mu.Lock()
-	defer s.by.mu.Unlock()
-	return slices.DeleteFunc(found, func(t TableStatus) bool { return t.Name == s.by.missed }), err
-}
-
-func (s seen) Scan(ctx context.Context, job Job) (Scanned, error) {
-	s.by.mu.Lock()
-	s.by.scans = append(s.by.scans, scan{time.Since(s.by.began), job})
-	s.by.mu.Unlock()
-	return s.fake.Scan(ctx, job)
-}
-
-// cycle gathers how often each range was scanned in a cycle, and when the first and the last were.
-func (f *fake) cycle(table string, n uint64) (times map[string]int, first, last time.Duration) {
-	times, first = map[string]int{}, time.Hour
-	for _, s := range f.seen() {
-		if s.job.Table == table && s.job.Cycle == n {
-			times[s.job.Range.Bounds.String()]++
-			first, last = min(first, s.at), max(last, s.at)
-		}
-	}
-	return times, first, last
-}
-
-// stored is what all shares hold; every table's ranges must be a chain.
-func (c *crew) stored() cursor.State {
-	c.t.Helper()
-	state, _, err := cursor.ReadTopic(c.t.Context(), c.bus, c.options())
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	for table, ranges := range state.Ranges {
-		if err := wholeChain(ranges); err != nil {
-			c.t.Errorf("%s: %v", table, err)
-		}
-	}
-	return state
-}
 
 func TestThreePublishersScanATableThreeTimesAsFast(t *testing.T) {
 	t.Parallel()
@@ -387,6 +289,47 @@ func TestATableThatWasMissedForAWhile(t *testing.T) {
 		}
 		if len(covered) != 60 {
 			t.Errorf("%d of 60 ranges were scanned in four cycles", len(covered))
+		}
+	})
+}
+
+// A publisher who can't cut his part of a table keeps the others from theirs for a while only.
+func TestAPublisherWhoCannotCutHoldsNobodyUpForLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrew(t, newFake(map[string]int{"public.a": 60}), "schedule: {cycle: 1s}")
+		c.hireAs(&fake{blunt: true})
+		able := c.hire()
+		after(longestCut - time.Second)
+		if n := able.count(""); n != 0 {
+			t.Errorf("%d ranges were scanned, and nobody could know how many there are", n)
+		}
+		after(longestCut)
+		if times, _, _ := able.cycle("public.a", 1); len(times) != 30 {
+			t.Errorf("%d ranges of 30 were scanned: %s", len(times), able.scheduler.Status().Waiting)
+		}
+	})
+}
+
+// What was being scanned when its share went to another is scanned by that one, and not saved by the first.
+func TestAReadingOfAShareThatWentAwayIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(map[string]int{"public.a": 60})
+		f.took = 10 * time.Second
+		c := newCrew(t, f, "schedule: {cycle: 1s}")
+		first := c.hire()
+		after(15 * time.Second)
+		for range 11 {
+			c.hire()
+		}
+		after(15 * time.Minute)
+		times, _, _ := f.cycle("public.a", 1)
+		if most := slices.Max(slices.Collect(maps.Values(times))); most != 2 {
+			t.Errorf("no range was being scanned when its share went: each was %d times", most)
+		}
+		if n := first.store.vain.Load(); n != 0 {
+			t.Errorf("%d readings were saved in vain", n)
 		}
 	})
 }
