@@ -73,7 +73,7 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 	if at, err := c.ledger.SourceReadAt(ctx); err == nil && !at.IsZero() {
 		c.gate.Saw(at, 0)
 	}
-	rep := replica.New(w.pool, c.ledger, replica.Options{Map: c.mapping, Write: c.writing})
+	rep := replica.New(w.pool, c.ledger, replica.Options{Map: c.mapping, Write: func() replica.Writing { return writing(c.policy.Load()) }})
 	c.detector = detector.New(p, detector.Parts{
 		Replica: rep, Ledger: c.ledger, Asker: c.client, Gate: c.gate, Log: s.Log, Self: w.identity.String(), NewID: newID,
 	})
@@ -94,9 +94,9 @@ func (c *consumer) mapping(table string) (replica.Mapping, bool) {
 	return replica.Mapping{Name: postgres.Name{Schema: m.Replica.Schema, Table: m.Replica.Name}, Rules: scanner.Rules(m.Table)}, ok
 }
 
-// writing tells how corrections are written under the policy in force.
-func (c *consumer) writing() replica.Writing {
-	d := c.policy.Load().Detect
+// writing tells how corrections are written under a policy.
+func writing(p *policy.Policy) replica.Writing {
+	d := p.Detect
 	return replica.Writing{
 		Brake: ledger.Limits{Deletes: d.Brake.Deletes, Corrections: d.Brake.Corrections, Window: time.Duration(d.Window)},
 		Role:  d.SessionReplicationRole,

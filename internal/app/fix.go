@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -106,14 +105,8 @@ func (f *fixer) table(t diff.Table) *fixTable {
 		Source: postgres.NewSource(f.source), Identity: f.sourceID, Codec: f.settings.codec(), Samples: new(scheduler.Samples), Log: f.settings.Log,
 	})
 	rep := replica.New(f.replica, f.ledger, replica.Options{
-		Map: func(string) (replica.Mapping, bool) { return replica.Mapping{Name: t.Replica, Rules: t.Rules}, true },
-		Write: func() replica.Writing {
-			d := p.Detect
-			return replica.Writing{
-				Brake: ledger.Limits{Deletes: d.Brake.Deletes, Corrections: d.Brake.Corrections, Window: time.Duration(d.Window)},
-				Role:  d.SessionReplicationRole,
-			}
-		},
+		Map:   func(string) (replica.Mapping, bool) { return replica.Mapping{Name: t.Replica, Rules: t.Rules}, true },
+		Write: func() replica.Writing { return writing(&p) },
 	})
 	quiet := slog.New(slog.DiscardHandler) // the result says what was fixed, and the journal which rows
 	src := detector.NewSource(detector.Parts{
