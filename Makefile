@@ -35,7 +35,7 @@ endif
 check: check-format check-vet check-lint check-proto check-tidy ## Formatting, vet, lint, import direction, protobuf, go.mod
 
 .PHONY: bench
-bench: prerequisites ## Measure what comparing and verifying cost against floors, in one run: make bench FLAGS='--rows 200000'
+bench: prerequisites ## Measure what comparing, verifying and resyncs cost against floors: make bench FLAGS='--rows 200000', or FLAGS=publishers
 	@go run ./bench $(FLAGS)
 
 .PHONY: build

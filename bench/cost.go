@@ -95,17 +95,24 @@ func processCPU(pid string) time.Duration {
 	return time.Duration(n)
 }
 
-// waitedFor is what the children that have ended had used, in steps of 10 ms: Linux tells it in hundredths of a second.
-func waitedFor(pid string) time.Duration {
+// waitedFor is what the children that have ended had used.
+func waitedFor(pid string) time.Duration { return statCPU(pid, 13) }
+
+// threadsCPU is what a process has used with all its threads; 0 where there is no /proc, or no such process any more.
+func threadsCPU(pid int) time.Duration { return statCPU(strconv.Itoa(pid), 11) }
+
+// statCPU adds up two times of a process's stat, user and system, in steps of 10 ms: Linux tells it in hundredths of a second. The fields are counted from the one after
+// the name, which may hold spaces.
+func statCPU(pid string, user int) time.Duration {
 	b, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
 		return 0
 	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // the name before it may hold spaces
-	if len(f) < 15 {
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < user+2 {
 		return 0
 	}
-	user, _ := strconv.ParseInt(f[13], 10, 64)
-	system, _ := strconv.ParseInt(f[14], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond
+	u, _ := strconv.ParseInt(f[user], 10, 64)
+	system, _ := strconv.ParseInt(f[user+1], 10, 64)
+	return time.Duration(u+system) * 10 * time.Millisecond
 }

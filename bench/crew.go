@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/testbed/child"
 	"github.com/trickle-verify/trickle/internal/testbed/proxy"
 	"github.com/trickle-verify/trickle/message"
-	"github.com/trickle-verify/trickle/transport"
 )
 
 // crew is so many publishers of one pipeline.
@@ -52,7 +52,7 @@ func (c *crew) measure(ctx context.Context) (m measured, err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	topic := message.Topics{Pipeline: c.pipeline}
-	if err := c.bus.Ensure(ctx, transport.TopicSpec{Name: topic.Verify(), Partitions: 8}); err != nil {
+	if err := c.bus.Ensure(ctx, app.PublisherNeeds(c.pipeline).Topics...); err != nil {
 		return m, err
 	}
 	tail, err := c.bus.Tail(ctx, topic.Verify())
@@ -150,12 +150,16 @@ func (c *crew) inherited(ctx context.Context, pid int) (time.Duration, error) {
 
 func (c *crew) owners(ctx context.Context) ([]cursor.Owner, error) {
 	topic := message.Topics{Pipeline: c.pipeline}.Cursors()
-	_, owners, err := cursor.ReadTopic(ctx, c.bus, cursor.TopicOptions{Name: topic, Partitions: 12, Log: slog.New(slog.DiscardHandler)})
+	_, owners, err := cursor.ReadTopic(ctx, c.bus, cursor.TopicOptions{Name: topic, Log: slog.New(slog.DiscardHandler)})
 	return owners, err
 }
 
 // settled waits until every publisher has about its part.
 func (c *crew) settled(ctx context.Context) error {
+	all, err := c.bus.Partitions(ctx, message.Topics{Pipeline: c.pipeline}.Cursors())
+	if err != nil {
+		return err
+	}
 	for {
 		owners, err := c.owners(ctx)
 		if err != nil {
@@ -169,7 +173,7 @@ func (c *crew) settled(ctx context.Context) error {
 		for _, n := range shares {
 			least = min(least, n)
 		}
-		if len(shares) == c.publishers && len(owners) == 12 && least >= 12/c.publishers {
+		if len(shares) == c.publishers && len(owners) == all && least >= all/c.publishers {
 			return nil
 		}
 		for i, p := range c.running {
@@ -192,21 +196,6 @@ func (c *crew) cpu() [3]time.Duration {
 		out[2] += threadsCPU(p.PID())
 	}
 	return out
-}
-
-// threadsCPU is what a process has used with all its threads, in steps of 10 ms; 0 where there is no /proc, or no such process any more.
-func threadsCPU(pid int) time.Duration {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
-	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 13 {
-		return 0
-	}
-	user, _ := strconv.ParseInt(f[11], 10, 64)
-	system, _ := strconv.ParseInt(f[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
 func begun(all []sent, cycle uint64) bool {

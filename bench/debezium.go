@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
-	"time"
 
 	"github.com/trickle-verify/trickle/deploy/compose"
 	"github.com/trickle-verify/trickle/internal/testbed/connect"
@@ -115,7 +114,5 @@ func (f *filler) snapshot(ctx context.Context) (err error) {
 	if err := bus.Send(ctx, signal); err != nil {
 		return err
 	}
-	bound, cancel := context.WithTimeout(ctx, 3*time.Hour)
-	defer cancel()
-	return f.await(bound, "SELECT EXISTS (SELECT FROM "+ordered+" WHERE id = $1)", last)
+	return f.await(ctx, "SELECT EXISTS (SELECT FROM "+ordered+" WHERE id = $1)", last)
 }

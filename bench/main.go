@@ -1,10 +1,11 @@
 // Command bench measures what verifying costs, against floors that nothing can go below.
 //
-// It decides what is compared with what: trickle diff, and each reading that publisher and replica make, with a bare count(*), with one scan
-// that digests every row and with a copy of everything, on Postgres servers that it starts and stops itself. What always holds: a ratio is
-// taken between two readings of one round, so that a machine that is busy for a while is busy for both; every number is a median of all rounds
-// with the least and the greatest; nothing here passes or fails by how long it took. What is found is known beforehand, and that is checked:
-// when trickle diff counts otherwise, or publisher and replica come to different sums of the same rows, that is a fault, and it ends with it.
+// It decides what is compared with what, on servers that it starts and stops itself: trickle diff, and each reading that publisher and replica make, with a bare
+// count(*), with one scan that digests every row and with a copy of everything; a resync of an empty table with COPY from server to server, and with Debezium's snapshot;
+// and, as bench publishers, several publishers of one table with a single one. What always holds: a ratio is
+// taken between two readings of one round, so that a machine that is busy for a while is busy for both, and every number is a median of all rounds
+// with the least and the greatest, but for what takes too long to be measured as often (reladiff, Debezium, crews of publishers); nothing here passes or fails by how long it took. What is found is known beforehand, and that is checked:
+// when trickle diff counts otherwise, publisher and replica come to different sums of the same rows, or a table that was filled is not the source's, that is a fault, and it ends with it.
 package main
 
 import (
@@ -46,13 +47,20 @@ func main() {
 	flag.IntVar(&o.memoryRows, "memory-rows", 20_000_000, "rows for --memory")
 	flag.IntVar(&o.rangeTable, "range-table-rows", 500_000, "rows of the table that is read in ranges, as publisher and replica do")
 	flag.IntVar(&o.ranges, "range-rows", 5000, "rows in a range (range_rows)")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "bench [flags]: compared tables, a table read in ranges, an empty table filled\nbench publishers [flags]: several publishers of one table; see bench publishers --help\n\nFlags of bench:")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
-	if flag.Arg(0) == "publishers" {
-		err = publishersCommand(ctx, flag.Args()[1:])
-	} else {
+	switch {
+	case flag.Arg(0) != "publishers":
 		err = start(ctx, o, only)
+	case flag.NFlag() > 0:
+		err = errors.New("publishers has flags of its own: give them after it; see bench publishers --help")
+	default:
+		err = publishersCommand(ctx, flag.Args()[1:])
 	}
 	stop()
 	if err != nil {

@@ -44,16 +44,14 @@ type stand struct {
 // the CPUs are the limit, and over one with, where waiting is.
 func publishersCommand(ctx context.Context, args []string) error {
 	var o sharing
-	flags := flag.NewFlagSet("bench publishers", flag.ContinueOnError)
+	flags := flag.NewFlagSet("bench publishers", flag.ExitOnError)
 	flags.IntVar(&o.rows, "rows", 5_000_000, "rows of the table")
 	flags.IntVar(&o.ranges, "range-rows", 5000, "rows in a range (range_rows)")
 	flags.IntVar(&o.publishers, "publishers", 3, "how many publishers to set against one")
 	flags.DurationVar(&o.delay, "delay", 10*time.Millisecond, "what a link with a delay holds up each way; 0 to leave that part out")
 	flags.BoolVar(&o.kill, "kill", true, "kill a publisher in the middle of a cycle of the last crew")
 	flags.StringVar(&o.program, "trickle", "", "the trickle to measure; without it, it is built from this checkout")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
+	_ = flags.Parse(args) // which ends the process where they are wrong
 	if o.rows < 1000 || o.ranges < 1 || o.publishers < 2 || o.delay < 0 || flags.NArg() > 0 {
 		return errors.New("give --rows 1000 or more, --range-rows 1 or more, --publishers 2 or more, and nothing else")
 	}
