@@ -36,13 +36,9 @@ type faceless struct {
 	How   string `json:"how"`   // relreplident
 }
 
-// keySQL picks a usable key from pg_index i: the rule of package postgres.
-const keySQL = `i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL AND NOT EXISTS (
-	SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(n, pos) JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n WHERE k.pos <= i.indnkeyatts AND NOT a.attnotnull)`
-
 // tablesSQL reads all there is to know about all tables at once: a database may have thousands.
 const tablesSQL = `WITH keyed AS MATERIALIZED (SELECT i.indrelid, bool_or(i.indisprimary) AS pk, bool_or(i.indisreplident) AS chosen, min(i.indexrelid) AS any_index
-		FROM pg_index i WHERE ` + keySQL + ` GROUP BY 1),
+		FROM pg_index i WHERE ` + postgres.KeySQL + ` GROUP BY 1),
 	member AS MATERIALIZED (SELECT coalesce(pg_partition_root(c.oid), c.oid) AS root, c.oid, c.relname, c.relnamespace, c.relreplident, c.relkind,
 			coalesce(k.pk, false) AS pk, k.any_index, CASE c.relreplident WHEN 'f' THEN true WHEN 'd' THEN coalesce(k.pk, false) WHEN 'i' THEN coalesce(k.chosen, false) ELSE false END AS faced
 		FROM pg_class c LEFT JOIN keyed k ON k.indrelid = c.oid WHERE c.relkind = 'r' AND c.relpersistence <> 't'),
@@ -53,8 +49,7 @@ const tablesSQL = `WITH keyed AS MATERIALIZED (SELECT i.indrelid, bool_or(i.indi
 	SELECT n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence = 'u', has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT'),
 		has_any_column_privilege(c.oid, 'SELECT'), row_security_active(c.oid), k.indrelid IS NOT NULL, coalesce(h.n, 0), coalesce(f.list, '[]')
 	FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN keyed k ON k.indrelid = c.oid LEFT JOIN faceless f ON f.root = c.oid LEFT JOIN heirs h ON h.inhparent = c.oid
-	WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
-	  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'trickle') ORDER BY 1, 2`
+	WHERE ` + postgres.TableSQL + ` ORDER BY 1, 2`
 
 // find reads the catalogue, and says which of the policy's entries mean nothing here.
 func (s *Source) find(ctx context.Context) ([]Finding, error) {
@@ -161,7 +156,7 @@ func (s *Source) keyFor(ctx context.Context, name postgres.Name) (string, error)
 	err := s.pool.QueryRow(ctx, `SELECT (SELECT array_agg(a.attname::text ORDER BY k.pos) FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(n, pos)
 			JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n WHERE k.pos <= i.indnkeyatts AND NOT a.attnotnull)
 		FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = $1 AND c.relname = $2 AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+		WHERE n.nspname = $1 AND c.relname = $2 AND `+postgres.UniqueSQL+`
 		ORDER BY i.indnkeyatts, i.indexrelid LIMIT 1`, name.Schema, name.Table).Scan(&nullable)
 	if err == nil {
 		return "ALTER TABLE " + name.SQL() + " ALTER COLUMN " + strings.Join(quoted(nullable), " SET NOT NULL, ALTER COLUMN ") + " SET NOT NULL", nil

@@ -76,12 +76,19 @@ func (t typeInfo) sql() string { return Quote(t.schema) + "." + Quote(t.name) }
 func signatureSQL(table string) string {
 	return `(SELECT md5(string_agg(pg_catalog.concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypid::regtype, a.atttypmod, a.attcollation, a.attnotnull, a.attgenerated, a.attidentity), ',' ORDER BY a.attnum)
 			|| coalesce((SELECT string_agg(pg_catalog.concat_ws(' ', i.indkey, i.indnkeyatts, i.indisprimary, i.indisreplident), ',' ORDER BY i.indkey::text) FROM pg_index i
-				WHERE i.indrelid = to_regclass(` + table + `) AND ` + usableKey + `), ''))
+				WHERE i.indrelid = to_regclass(` + table + `) AND ` + UniqueSQL + `), ''))
 		FROM pg_attribute a WHERE a.attrelid = to_regclass(` + table + `) AND a.attnum > 0 AND NOT a.attisdropped)`
 }
 
-// usableKey picks, from pg_index i, what can keep two rows from having one key; that its columns are NOT NULL is asked apart.
-const usableKey = `i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL`
+const (
+	// UniqueSQL picks, from pg_index i, what can keep two rows from having one key, but for those in which it is NULL.
+	UniqueSQL = `i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL`
+	// KeySQL picks those whose columns are all NOT NULL: what a table can be walked by.
+	KeySQL = UniqueSQL + ` AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, pos)
+		JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n WHERE k.pos <= i.indnkeyatts AND NOT a.attnotnull)`
+	// TableSQL picks, from pg_class c in pg_namespace n, the ordinary and partitioned tables that the policy may choose from; partitions are their root's.
+	TableSQL = `c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'trickle')`
+)
 
 // Describe reads a table's shape. It fails with ErrNoTable or a *NoKeyError.
 func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
@@ -125,10 +132,7 @@ func describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 	}
 	// The primary key; else the replica identity; else the narrowest unique index whose columns are all NOT NULL.
 	err = each(ctx, c, `SELECT i.indkey::text, i.indnkeyatts FROM pg_index i
-		WHERE i.indrelid = to_regclass($1) AND `+usableKey+`
-		  AND NOT EXISTS (SELECT FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k(n, pos)
-			JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n
-			WHERE k.pos <= i.indnkeyatts AND NOT a.attnotnull)
+		WHERE i.indrelid = to_regclass($1) AND `+KeySQL+`
 		ORDER BY i.indisprimary DESC, i.indisreplident DESC, i.indnkeyatts, i.indexrelid`, []Arg{text(name.SQL())}, func(row [][]byte) error {
 		n, _ := strconv.Atoi(string(row[1]))
 		key := make([]int, n)
@@ -202,12 +206,10 @@ func (t *Table) column(name string) int {
 	return slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == name })
 }
 
-// Tables lists the ordinary and partitioned tables of a database (partitions under their root) that the user may read or not.
+// Tables lists the tables of a database that the policy may choose from, whether the user may read them or not.
 func Tables(ctx context.Context, c *pgconn.PgConn) ([]Name, error) {
 	var names []Name
-	err := each(ctx, c, `SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
-		  AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'trickle') ORDER BY 1, 2`, nil, func(row [][]byte) error {
+	err := each(ctx, c, "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE "+TableSQL+" ORDER BY 1, 2", nil, func(row [][]byte) error {
 		names = append(names, Name{Schema: string(row[0]), Table: string(row[1])})
 		return nil
 	})
