@@ -2,11 +2,11 @@ package check
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/dustin/go-humanize"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
@@ -134,15 +134,14 @@ func (s *Source) slot(ctx context.Context) ([]Finding, error) {
 	if level != "logical" && !w.identity.Standby {
 		return nil, &FaultError{Err: fmt.Errorf("wal_level is %s, so there can be no logical slot %s", level, name), Fix: "ALTER SYSTEM SET wal_level = 'logical', and restart the server"}
 	}
-	var kind, plugin, database, status, behind string
-	var active bool
-	err := w.pool.QueryRow(ctx, `SELECT slot_type, coalesce(plugin::text, ''), coalesce(database::text, ''), active, coalesce(wal_status, ''), coalesce(pg_size_pretty(
-			CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - coalesce(confirmed_flush_lsn, restart_lsn)), 'unknown')
-		FROM pg_replication_slots WHERE slot_name = $1`, name).Scan(&kind, &plugin, &database, &active, &status, &behind)
-	if errors.Is(err, pgx.ErrNoRows) && w.identity.Standby {
+	v, there, err := postgres.NewSource(w.pool).Slot(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if !there && w.identity.Standby {
 		return nil, &absentError{"slot " + name + " is the primary's, and this is a standby", "name the primary with --primary or TRICKLE_PRIMARY_DSN"}
 	}
-	if errors.Is(err, pgx.ErrNoRows) {
+	if !there {
 		var others []string
 		if err := w.pool.QueryRow(ctx, `SELECT coalesce(array_agg(slot_name::text ORDER BY slot_name), '{}') FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database()`).Scan(&others); err != nil {
 			return nil, err
@@ -153,24 +152,22 @@ func (s *Source) slot(ctx context.Context) ([]Finding, error) {
 		}
 		return nil, &FaultError{Err: fmt.Errorf("there is no replication slot %s", name), Fix: fix}
 	}
-	if err != nil {
-		return nil, err
-	}
+	behind := humanize.IBytes(v.Behind)
 	var found []Finding
 	add := func(f Finding) { found = append(found, f.of(name)) }
 	switch {
-	case kind != "logical":
-		add(fail("name the slot of CDC under gate.slot in the policy", "it is a %s slot, through which no CDC reads", kind))
-	case database != w.identity.Database:
-		add(fail("name the slot of this database's CDC under gate.slot in the policy", "it belongs to database %s, and not to %s", database, w.identity.Database))
-	case status == "lost":
-		add(fail(fmt.Sprintf("SELECT pg_drop_replication_slot('%s'), and have CDC begin anew with a snapshot", strings.ReplaceAll(name, "'", "''")), "it has lost log that CDC did not read yet: CDC can't go on from it"))
-	case status == "unreserved":
+	case !v.Logical:
+		add(fail("name the slot of CDC under gate.slot in the policy", "it is a physical slot, through which no CDC reads"))
+	case v.Database != v.Here:
+		add(fail("name the slot of this database's CDC under gate.slot in the policy", "it belongs to database %s, and not to %s", v.Database, v.Here))
+	case v.Lost != "":
+		add(fail(fmt.Sprintf("SELECT pg_drop_replication_slot('%s'), and have CDC begin anew with a snapshot", strings.ReplaceAll(name, "'", "''")), "CDC can't go on from it: %s", v.Lost))
+	case v.Scarce:
 		add(warn("start CDC, or raise max_slot_wal_keep_size", "it is about to lose log that CDC did not read yet, %s behind", behind))
-	case !active:
+	case !v.Active:
 		add(warn("start CDC, or its connector", "nobody reads from it, %s behind: the gate stays closed, and the source keeps that much log", behind))
 	default:
-		add(ok("%s, read from, %s behind", plugin, behind))
+		add(ok("%s, read from, %s behind", v.Plugin, behind))
 	}
 	if keep == "-1" {
 		add(ok("max_slot_wal_keep_size is unlimited: a CDC that stands still for long fills the source's disk"))

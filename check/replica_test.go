@@ -296,6 +296,16 @@ func TestServersThatCantServe(t *testing.T) {
 	if found := bad(r, "source", "slot", "debezium"); len(found) != 1 || found[0].Verdict != check.Warning || !strings.Contains(found[0].Detail, "nobody reads") {
 		t.Error(lines(r))
 	}
+	// Those that CDC can't read this database through.
+	pgtest.Exec(t, dsn, `SELECT pg_create_physical_replication_slot('standby')`)
+	pgtest.Exec(t, primary.DSN("postgres"), `SELECT pg_create_logical_replication_slot('elsewhere', 'pgoutput')`)
+	for slot, says := range map[string]string{"standby": "a physical slot", "elsewhere": "belongs to database postgres, and not to shop"} {
+		d.policy = plain + "gate: {assume_lag: 1m, slot: " + slot + "}\n"
+		r = d.look("source")
+		if found := bad(r, "source", "slot", slot); len(found) != 1 || found[0].Verdict != check.Failure || !strings.Contains(found[0].Detail, says) {
+			t.Errorf("%s:\n%s", slot, lines(r))
+		}
+	}
 }
 
 func TestADatabaseThatCantBeReached(t *testing.T) {

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"time"
 )
 
 // Tip is a moment of the server's clock and a position at which the log ended after it.
@@ -37,11 +36,16 @@ func (s *Source) Tip(ctx context.Context) (Tip, error) {
 // Slot is a replication slot as pg_replication_slots shows it to everybody.
 type Slot struct {
 	Logical  bool
+	Plugin   string // that decodes it
 	Active   bool   // somebody reads it now
 	Database string // that it decodes
 	Here     string // the database of this connection
 	// Confirmed: whoever reads it has confirmed every transaction whose commit record lies below. 0: none yet.
 	Confirmed uint64
+	// Behind is how many bytes of log there are that nobody has confirmed.
+	Behind uint64
+	// Scarce: some of these may be removed at the next checkpoint.
+	Scarce bool
 	// Lost is why it can never be read again; empty: it can.
 	Lost string
 }
@@ -50,11 +54,14 @@ type Slot struct {
 func (s *Source) Slot(ctx context.Context, name string) (Slot, bool, error) {
 	var v Slot
 	// Columns that only newer versions have are read by way of the row's JSON.
-	err := s.pool.QueryRow(ctx, `SELECT slot_type = 'logical', active, coalesce(database, ''), pg_catalog.current_database(), coalesce((confirmed_flush_lsn - '0/0'::pg_lsn)::bigint, 0),
+	err := s.pool.QueryRow(ctx, `SELECT slot_type = 'logical', coalesce(plugin, ''), active, coalesce(database, ''), pg_catalog.current_database(),
+			coalesce((confirmed_flush_lsn - '0/0'::pg_lsn)::bigint, 0),
+			coalesce(greatest(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END
+				- coalesce(confirmed_flush_lsn, restart_lsn), 0)::bigint, 0), coalesce(wal_status = 'unreserved', false),
 			coalesce(j->>'invalidation_reason', CASE WHEN wal_status = 'lost' THEN 'the log that it needs has been removed'
 				WHEN (j->>'conflicting')::bool THEN 'a conflict with recovery' END, '')
 		FROM pg_catalog.pg_replication_slots s, LATERAL pg_catalog.to_jsonb(s) AS j WHERE slot_name = $1`, name).
-		Scan(&v.Logical, &v.Active, &v.Database, &v.Here, &v.Confirmed, &v.Lost)
+		Scan(&v.Logical, &v.Plugin, &v.Active, &v.Database, &v.Here, &v.Confirmed, &v.Behind, &v.Scarce, &v.Lost)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Slot{}, false, nil
 	}

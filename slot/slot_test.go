@@ -187,6 +187,9 @@ func TestLagOfARealSlot(t *testing.T) {
 	if later.Lag() < 2*time.Second || later.Through.After(stopped.Clock) {
 		t.Errorf("3 s after the reader stopped: %+v, lag %s", later, later.Lag())
 	}
+	if v, there, err := postgres.NewSource(as).Slot(t.Context(), "slot_lag"); err != nil || !there || v.Plugin != "pgoutput" || v.Behind == 0 || v.Scarce {
+		t.Errorf("%+v, %t, %v", v, there, err)
+	}
 	if s, err := w.Look(t.Context(), "nosuch"); err != nil || !strings.Contains(s.Reason, "no replication slot nosuch") {
 		t.Errorf("%+v, %v", s, err)
 	}
