@@ -84,7 +84,7 @@ func unconnected(err error, otherwise string) error {
 	return &FaultError{Err: err, Fix: otherwise}
 }
 
-// absent says why there is nothing to look at, which is nobody's failure: a part that this run was not told about.
+// absentError says why there is nothing to look at, which is nobody's failure: a part that this run was not told about.
 type absentError struct{ reason, fix string }
 
 func (e *absentError) Error() string { return e.reason }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/trickle-verify/trickle/heartbeat"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
@@ -190,7 +191,8 @@ func (r *Replica) heartbeat(ctx context.Context) ([]Finding, error) {
 		return []Finding{bad}, nil
 	}
 	object := t.name.String()
-	first, err := r.beatAt(ctx, t.name)
+	table := heartbeat.New(r.pool, beat.Replica, r.pipeline)
+	first, _, err := table.Beat(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +209,7 @@ func (r *Replica) heartbeat(ctx context.Context) ([]Finding, error) {
 			return nil, ctx.Err()
 		case <-tick.C:
 		}
-		now, err := r.beatAt(ctx, t.name)
+		now, _, err := table.Beat(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -224,15 +226,6 @@ func (r *Replica) heartbeat(ctx context.Context) ([]Finding, error) {
 	}
 	return []Finding{warn("look at CDC (its connector, its slot, its sink) and at the publisher", "stands still, %s old by this replica's clock: the gate is closed above %s",
 		age.Round(time.Second), time.Duration(r.Policy.Gate.MaxLag)).of(object)}, nil
-}
-
-func (r *Replica) beatAt(ctx context.Context, name postgres.Name) (time.Time, error) {
-	var at *time.Time
-	err := r.pool.QueryRow(ctx, "SELECT (SELECT at FROM "+name.SQL()+" WHERE pipeline = $1)", r.pipeline).Scan(&at)
-	if err != nil || at == nil {
-		return time.Time{}, err
-	}
-	return *at, nil
 }
 
 // lastGate is what a detector saw when it last looked.

@@ -13,9 +13,6 @@ import (
 	"github.com/trickle-verify/trickle/postgres"
 )
 
-// oldest is the first version of Postgres that is supported, as server_version_num.
-const oldest = 140000
-
 // Side is one of the two databases.
 type Side struct {
 	// Name is the group its checks stand in: "source" or "replica".
@@ -82,8 +79,8 @@ func (s *Side) connect(ctx context.Context) ([]Finding, error) {
 }
 
 func (s *Side) version(context.Context) ([]Finding, error) {
-	if s.identity.Version < oldest {
-		return nil, &FaultError{Err: fmt.Errorf("the server runs Postgres %d", s.identity.Version/10000), Fix: fmt.Sprintf("upgrade to Postgres %d or later", oldest/10000)}
+	if s.identity.Version < postgres.Oldest {
+		return nil, &FaultError{Err: fmt.Errorf("the server runs Postgres %d", s.identity.Version/10000), Fix: fmt.Sprintf("upgrade to Postgres %d or later", postgres.Oldest/10000)}
 	}
 	return []Finding{ok("Postgres %s", s.server)}, nil
 }

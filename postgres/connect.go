@@ -144,6 +144,9 @@ func seeExtensions(ctx context.Context, c *pgx.Conn) error {
 const identitySQL = `SELECT system_identifier::text, current_database()::text, current_setting('server_version_num')::int, pg_is_in_recovery()
 		FROM pg_control_system()`
 
+// Oldest is the first version of Postgres that is supported, as server_version_num.
+const Oldest = 140000
+
 // Identity says which database this is.
 type Identity struct {
 	System   string // pg_control_system's identifier: the same for a server and its physical standbys
@@ -162,8 +165,8 @@ func Identify(ctx context.Context, pool *pgxpool.Pool) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("asking the server for its system identifier: %w", err)
 	}
-	if id.Version < 140000 {
-		return id, fmt.Errorf("database %q runs Postgres %d; trickle needs 14 or later", id.Database, id.Version/10000)
+	if id.Version < Oldest {
+		return id, fmt.Errorf("database %q runs Postgres %d; trickle needs %d or later", id.Database, id.Version/10000, Oldest/10000)
 	}
 	return id, nil
 }
