@@ -95,6 +95,45 @@ func TestOneSignalAtATime(t *testing.T) {
 	}
 }
 
+// So it is while the first of two is being stored, which nobody else sees yet.
+func TestNoSignalBesideOneThatIsBeingStored(t *testing.T) {
+	t.Parallel()
+	l, pool := fresh(t)
+	ask(t, l, "a", message.Range{Hi: message.Key{"9"}})
+	ask(t, l, "b", message.Range{Lo: message.Key{"9"}})
+	for _, id := range []string{"a", "b"} {
+		must(t, l.BeginSnapshot(t.Context(), id))
+	}
+	held, err := pool.Begin(t.Context())
+	must(t, err)
+	defer func() { _ = held.Rollback(t.Context()) }()
+	_, err = held.Exec(t.Context(), `SELECT FROM trickle.snapshots WHERE resync_id = 'a' FOR UPDATE`)
+	must(t, err)
+	var stored, ended atomic.Int32
+	var wg sync.WaitGroup
+	for i, s := range snapshots(t, l) {
+		wg.Go(func() {
+			defer ended.Add(1)
+			s.State = entry.SnapshotSignalled
+			ok, err := l.StoreSnapshot(t.Context(), s)
+			if err != nil {
+				t.Error(err)
+			}
+			if ok {
+				stored.Add(1)
+			}
+		})
+		const waiting = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
+		for one[int](t, pool, waiting)+int(ended.Load()) < i+1 {
+		}
+	}
+	must(t, held.Rollback(t.Context()))
+	wg.Wait()
+	if stored.Load() != 1 {
+		t.Errorf("%d signals would have been sent", stored.Load())
+	}
+}
+
 // A resync that has begun to be walked is not given to Debezium, nor is one that has ended, which holds no other up either.
 func TestSnapshotOnlyOfWhatRuns(t *testing.T) {
 	t.Parallel()

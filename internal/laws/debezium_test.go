@@ -3,6 +3,7 @@ package laws
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -187,6 +188,46 @@ func TestTheBrakeHoldsBehindASnapshot(t *testing.T) {
 	p.want(`SELECT state FROM trickle.resyncs`, "running")
 	if _, err := p.ledger.Release(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// No signal is sent while nothing may be written: what the sink writes could be as wrong.
+func TestNoSignalWhileNothingMayBeWritten(t *testing.T) {
+	t.Parallel()
+	for name, hold := range map[string]func(p *pair){
+		"behind a closed gate": func(p *pair) { p.beat.set(time.Time{}) },
+		"under the brake": func(p *pair) {
+			if err := p.ledger.Brake(p.t.Context(), "test"); err != nil {
+				p.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPair(t, viaDebezium, 100)
+			newConnector(t, p, always(serve)).start()
+			p.spoil()
+			if _, err := p.detector.Source().Table(t.Context(), "public.t", 0); err != nil { // the gate hears of the source
+				t.Fatal(err)
+			}
+			hold(p)
+			var passes atomic.Int32
+			parts := p.resync.Parts
+			parts.Policy = func() *policy.Policy { passes.Add(1); return p.policy }
+			p.resync = resync.New(parts)
+			p.request(full())
+			kill := p.run()
+			for passes.Load() < 10 {
+				p.want(`SELECT count(*) FROM trickle.snapshots WHERE state <> 'due' OR attempts > 0`, "0")
+			}
+			kill()
+			p.want(`SELECT count(*) FROM trickle.snapshots WHERE state = 'due'`, "1")
+			if _, err := p.ledger.Release(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			p.walk()
+			p.identical()
+		})
 	}
 }
 
