@@ -163,17 +163,6 @@ func (c *comparer) compare(ctx context.Context, readings []reading, o options, o
 	return measured, nil
 }
 
-// build builds one of the commands as make build does.
-func build(ctx context.Context, folder, command string) (string, error) {
-	program := filepath.Join(folder, command)
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "github.com/trickle-verify/trickle/cmd/"+command)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building %s (run bench in the checkout): %w: %s", command, err, output)
-	}
-	return program, nil
-}
-
 // sumOf is written out here, so that what trickle adds to a digest shows against it.
 func sumOf(table string) string {
 	return "SELECT sum(hash_record_extended(ROW(id, " + others + "), 0))::text FROM " + table

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/internal/app"
-	"github.com/trickle-verify/trickle/internal/testbed/child"
 	"github.com/trickle-verify/trickle/internal/testbed/proxy"
 	"github.com/trickle-verify/trickle/message"
 )
@@ -27,7 +24,7 @@ type crew struct {
 	kill       bool
 
 	link    *proxy.Proxy
-	running []*child.Process
+	running []*program
 }
 
 // measured is what a crew took.
@@ -176,15 +173,15 @@ func (c *crew) settled(ctx context.Context) error {
 		if len(shares) == c.publishers && len(owners) == all && least >= all/c.publishers {
 			return nil
 		}
-		for i, p := range c.running {
-			select {
-			case <-p.Done():
-				log, _ := os.ReadFile(fmt.Sprintf("%s/%s-%d.log", c.folder, c.pipeline, i))
-				return fmt.Errorf("a publisher ended: %s", log)
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(100 * time.Millisecond):
+		for _, p := range c.running {
+			if err := p.early(); err != nil {
+				return err
 			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

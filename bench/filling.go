@@ -61,7 +61,7 @@ type parties struct {
 
 func (f *filler) clocks() parties {
 	p := parties{clocks: readClocks(f.source.PID(), f.replica.PID()), broker: threadsCPU(f.broker.PID())}
-	p.publisher, p.detector = threadsCPU(f.programs[0].Process.Pid), threadsCPU(f.programs[1].Process.Pid)
+	p.publisher, p.detector = threadsCPU(f.programs[0].PID()), threadsCPU(f.programs[1].PID())
 	if f.worker != nil {
 		p.connect = threadsCPU(f.worker.PID())
 	}

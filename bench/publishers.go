@@ -7,15 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/trickle-verify/trickle/internal/testbed"
-	"github.com/trickle-verify/trickle/internal/testbed/child"
 	"github.com/trickle-verify/trickle/internal/testbed/kafka"
 	"github.com/trickle-verify/trickle/internal/testbed/proxy"
 	"github.com/trickle-verify/trickle/transport"
@@ -167,14 +164,8 @@ gate: {assume_lag: 1s}
 		dsn = strings.Replace(dsn, c.source.Address(), c.link.Address(), 1)
 	}
 	for n := range c.publishers {
-		log, err := os.Create(filepath.Join(c.folder, fmt.Sprintf("%s-%d.log", c.pipeline, n)))
+		p, err := launch(filepath.Join(c.folder, fmt.Sprintf("%s-%d.log", c.pipeline, n)), c.program, "run", "--policy", file, "--source", dsn, "--brokers", c.broker.Addr(), "--listen", "")
 		if err != nil {
-			return err
-		}
-		cmd := exec.Command(c.program, "run", "--policy", file, "--source", dsn, "--brokers", c.broker.Addr(), "--listen", "") //nolint:noctx // it is ended by dismiss
-		cmd.Stdout, cmd.Stderr = log, log
-		p, err := child.Start("publisher", cmd, syscall.SIGKILL)
-		if err := errors.Join(err, log.Close()); err != nil {
 			return err
 		}
 		c.running = append(c.running, p)

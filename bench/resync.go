@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -51,7 +51,7 @@ type filler struct {
 	folder   string
 	broker   *kafka.Broker
 	worker   *connect.Worker
-	programs []*exec.Cmd   // publisher, detector
+	programs []*program    // publisher, detector
 	target   *pgxpool.Pool // the replica's database
 	from, to *pgx.Conn
 	want     string // what the table comes to
@@ -163,25 +163,16 @@ func (f *filler) run(ctx context.Context) error {
 		if command == "trickle-consumer" {
 			side, server = "--replica", f.replica
 		}
-		log, err := os.Create(f.log(command))
+		p, err := launch(filepath.Join(f.folder, command+".log"), program, "run", "--policy", policy, side, server.DSN(resyncData), "--brokers", f.broker.Addr(), "--listen", "")
 		if err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(context.WithoutCancel(ctx), program, "run", "--policy", policy, side, server.DSN(resyncData), "--brokers", f.broker.Addr(), "--listen", "")
-		cmd.Stdout, cmd.Stderr = log, log
-		err = cmd.Start()
-		_ = log.Close() // it is the child's now
-		if err != nil {
-			return err
-		}
-		f.programs = append(f.programs, cmd)
+		f.programs = append(f.programs, p)
 	}
 	return f.await(ctx, `SELECT gate_open FROM trickle.pipelines WHERE gate_at > clock_timestamp() - interval '5 seconds'`)
 }
 
-func (f *filler) log(command string) string { return filepath.Join(f.folder, command+".log") }
-
-// await polls the replica until a query says true. That there is no row, or no table, yet is no error.
+// await polls the replica until a query says true. That there is no row, or no table, yet is no error; that a program has ended is.
 func (f *filler) await(ctx context.Context, sql string, args ...any) error {
 	bound, cancel := context.WithTimeout(ctx, 3*time.Hour)
 	defer cancel()
@@ -195,6 +186,11 @@ func (f *filler) await(ctx context.Context, sql string, args ...any) error {
 		}
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) && postgres.State(err) != "42P01" {
 			return fmt.Errorf("%s: %w", sql, err)
+		}
+		for _, p := range f.programs {
+			if err := p.early(); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-bound.Done():
@@ -271,9 +267,14 @@ func (f *filler) resync(ctx context.Context) error {
 // stop ends what was started.
 func (f *filler) stop(ctx context.Context) error {
 	var failures []error
-	for _, cmd := range f.programs {
-		_ = cmd.Process.Signal(os.Interrupt)
-		failures = append(failures, cmd.Wait())
+	for _, p := range f.programs {
+		failures = append(failures, p.Signal(syscall.SIGINT))
+		select {
+		case <-p.Done():
+			failures = append(failures, p.Err())
+		case <-ctx.Done():
+			failures = append(failures, p.Kill())
+		}
 	}
 	for _, c := range []*pgx.Conn{f.from, f.to} {
 		if c != nil {
