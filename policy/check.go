@@ -23,8 +23,6 @@ const slotPattern = `^[a-z0-9_]{1,63}$`
 
 var slotText = regexp.MustCompile(slotPattern)
 
-const notActedOn = "accepted but not acted on by this version"
-
 // check looks at what the tags can't say: forms of names, and keys that depend on each other.
 type check struct {
 	*decoder
@@ -213,13 +211,14 @@ func (c *check) debezium() {
 }
 
 func (c *check) baseline() {
-	if !c.written("baseline") || c.failed("baseline") {
+	b := c.policy.Baseline
+	if b.URL == "" || c.failed("baseline") {
 		return
 	}
-	c.warn("baseline", notActedOn)
-	if b := c.policy.Baseline; b.URL != "" {
-		if u, err := url.Parse(b.URL); err != nil || u.Scheme == "" {
-			c.refuse("baseline.url", "%q is no URL: give one such as file:///var/lib/trickle", b.URL)
-		}
+	if u, err := url.Parse(b.URL); err != nil || u.Scheme == "" {
+		c.refuse("baseline.url", "%q is no URL: give one such as file:///var/lib/trickle", b.URL)
+	}
+	if len(b.Topics) == 0 && c.policy.Resync.Debezium.TopicPrefix == "" {
+		c.warn("baseline", "no set is built until it is known which topics hold the CDC's log: name them in baseline.topics, or the connector's prefix in resync.debezium.topic_prefix")
 	}
 }

@@ -78,11 +78,12 @@ func TestDefaults(t *testing.T) {
 	d := func(d time.Duration) Duration { return Duration(d) }
 	want := &Policy{
 		Pipeline: "orders", Schedule: Schedule{Cycle: d(24 * time.Hour)}, Quiet: d(10 * time.Minute), MaxStaleness: d(7 * 24 * time.Hour), RangeRows: 5000,
-		Tables:  []Table{{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", JSONB: "hash"}},
-		Gate:    Gate{MaxLag: d(30 * time.Second)},
-		Detect:  Detect{ActionCorrect, Confirm{d(5 * time.Second), 3}, d(10 * time.Minute), Brake{1000, 10000}, "origin"},
-		Resync:  Resync{Threshold{Discrepancies: 20, MinRows: 1000}, threshold, ApprovalAuto, d(time.Hour), ViaSideChannel, 4, Debezium{SignalGroup: "kafka-signal", StartedWithin: d(2 * time.Minute), ProgressWithin: d(15 * time.Minute), Attempts: 5}},
-		Privacy: Privacy{"hash", "omit"},
+		Tables:   []Table{{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", JSONB: "hash"}},
+		Gate:     Gate{MaxLag: d(30 * time.Second)},
+		Detect:   Detect{ActionCorrect, Confirm{d(5 * time.Second), 3}, d(10 * time.Minute), Brake{1000, 10000}, "origin"},
+		Resync:   Resync{Threshold{Discrepancies: 20, MinRows: 1000}, threshold, ApprovalAuto, d(time.Hour), ViaSideChannel, 4, Debezium{SignalGroup: "kafka-signal", StartedWithin: d(2 * time.Minute), ProgressWithin: d(15 * time.Minute), Attempts: 5}},
+		Baseline: Baseline{Refresh: d(6 * time.Hour), Keep: 2, Object: 32 << 20},
+		Privacy:  Privacy{"hash", "omit"},
 	}
 	if !reflect.DeepEqual(p, want) {
 		t.Errorf("got  %+v\nwant %+v", p, want)

@@ -30,7 +30,7 @@ type Policy struct {
 	Gate         Gate     `yaml:"gate" doc:"How the replica's lag is known. While it is unknown or too great, drift is reported and not corrected."`
 	Detect       Detect   `yaml:"detect" doc:"What a replica does with drift."`
 	Resync       Resync   `yaml:"resync" doc:"When a replica asks for a whole neighbourhood, or for everything."`
-	Baseline     Baseline `yaml:"baseline" doc:"Where the base-line view is kept. Accepted, but not acted on by this version."`
+	Baseline     Baseline `yaml:"baseline" doc:"Where the base-line view is kept, from which a lost replica is restored. Without url there is none."`
 	Privacy      Privacy  `yaml:"privacy" doc:"What logs, status and lists of differences may show."`
 
 	source [sha256.Size]byte // of the bytes it was parsed from, so that Watch can tell a change
@@ -191,8 +191,11 @@ type Threshold struct {
 
 // Baseline is where the base-line view is kept; an empty URL means none.
 type Baseline struct {
-	URL     string   `yaml:"url" doc:"Where, as a URL: file:///var/lib/trickle"`
-	Refresh Duration `yaml:"refresh" zero:"leave the key out" doc:"How often the view is refreshed."`
+	URL     string   `yaml:"url" doc:"Where: file:///var/lib/trickle, s3://bucket?region=eu-central-1, gs://bucket or azblob://container, with prefix=folder/ in the query if need be. Credentials come from the environment."`
+	Refresh Duration `yaml:"refresh" default:"6h" zero:"give the time between two sets" doc:"Time between two sets, at most. It is half of what the CDC's topics keep where that is less."`
+	Keep    int      `yaml:"keep" default:"2" zero:"keep at least one set" doc:"Complete sets that are kept."`
+	Topics  []string `yaml:"topics" doc:"The CDC's topics, a * for any run of characters. Default: those that the connector of resync.debezium.topic_prefix has for the tables and the heartbeat."`
+	Object  Size     `yaml:"object" default:"32MiB" zero:"give the size of an object" doc:"About how much of a table one object holds, uncompressed."`
 }
 
 // Privacy says what logs, status and lists of differences may show: show, hash or omit.

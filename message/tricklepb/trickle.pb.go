@@ -164,6 +164,7 @@ type Envelope struct {
 	//
 	//	*Envelope_Thumbprint
 	//	*Envelope_Rows
+	//	*Envelope_Baseline
 	//	*Envelope_HelloRequest
 	//	*Envelope_KeyDigestsRequest
 	//	*Envelope_RefetchRequest
@@ -307,6 +308,15 @@ func (x *Envelope) GetRows() *Rows {
 	return nil
 }
 
+func (x *Envelope) GetBaseline() *Baseline {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_Baseline); ok {
+			return x.Baseline
+		}
+	}
+	return nil
+}
+
 func (x *Envelope) GetHelloRequest() *HelloRequest {
 	if x != nil {
 		if x, ok := x.Body.(*Envelope_HelloRequest); ok {
@@ -436,6 +446,10 @@ type Envelope_Rows struct {
 	Rows *Rows `protobuf:"bytes,21,opt,name=rows,proto3,oneof"`
 }
 
+type Envelope_Baseline struct {
+	Baseline *Baseline `protobuf:"bytes,22,opt,name=baseline,proto3,oneof"`
+}
+
 type Envelope_HelloRequest struct {
 	HelloRequest *HelloRequest `protobuf:"bytes,30,opt,name=hello_request,json=helloRequest,proto3,oneof"`
 }
@@ -491,6 +505,8 @@ type Envelope_StreamReply struct {
 func (*Envelope_Thumbprint) isEnvelope_Body() {}
 
 func (*Envelope_Rows) isEnvelope_Body() {}
+
+func (*Envelope_Baseline) isEnvelope_Body() {}
 
 func (*Envelope_HelloRequest) isEnvelope_Body() {}
 
@@ -2041,12 +2057,240 @@ func (x *PathReply) GetReason() string {
 	return ""
 }
 
+// Baseline tells of a set of the base-line view that is complete now, so that replicas can check themselves, and a store, against it. It is about no table.
+type Baseline struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Set   string                 `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
+	// SHA-256 of the manifest, as it is stored.
+	Manifest []byte `protobuf:"bytes,2,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	// When the set's position was read, by the publisher's clock.
+	Taken *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=taken,proto3" json:"taken,omitempty"`
+	// The oldest offsets that any part of it needs.
+	Position      []*TopicPosition `protobuf:"bytes,4,rep,name=position,proto3" json:"position,omitempty"`
+	Tables        []*BaselineTable `protobuf:"bytes,5,rep,name=tables,proto3" json:"tables,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Baseline) Reset() {
+	*x = Baseline{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Baseline) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Baseline) ProtoMessage() {}
+
+func (x *Baseline) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Baseline.ProtoReflect.Descriptor instead.
+func (*Baseline) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Baseline) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *Baseline) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *Baseline) GetTaken() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Taken
+	}
+	return nil
+}
+
+func (x *Baseline) GetPosition() []*TopicPosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *Baseline) GetTables() []*BaselineTable {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+// BaselineTable is a table's thumbprint in a set: the sum of its ranges'.
+type BaselineTable struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	Schema        uint64                 `protobuf:"fixed64,2,opt,name=schema,proto3" json:"schema,omitempty"`
+	Rows          uint64                 `protobuf:"varint,3,opt,name=rows,proto3" json:"rows,omitempty"`
+	Sum           uint64                 `protobuf:"fixed64,4,opt,name=sum,proto3" json:"sum,omitempty"`
+	Digest        DigestKind             `protobuf:"varint,5,opt,name=digest,proto3,enum=trickle.v1.DigestKind" json:"digest,omitempty"`
+	Probe         uint64                 `protobuf:"fixed64,6,opt,name=probe,proto3" json:"probe,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BaselineTable) Reset() {
+	*x = BaselineTable{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BaselineTable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BaselineTable) ProtoMessage() {}
+
+func (x *BaselineTable) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BaselineTable.ProtoReflect.Descriptor instead.
+func (*BaselineTable) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BaselineTable) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *BaselineTable) GetSchema() uint64 {
+	if x != nil {
+		return x.Schema
+	}
+	return 0
+}
+
+func (x *BaselineTable) GetRows() uint64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *BaselineTable) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *BaselineTable) GetDigest() DigestKind {
+	if x != nil {
+		return x.Digest
+	}
+	return DigestKind_DIGEST_KIND_UNSPECIFIED
+}
+
+func (x *BaselineTable) GetProbe() uint64 {
+	if x != nil {
+		return x.Probe
+	}
+	return 0
+}
+
+// TopicPosition is a point in a topic: by partition, the offset of the next record to read.
+type TopicPosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Topic string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The topic's own id; empty where the cluster gives none.
+	Id            string  `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Offsets       []int64 `protobuf:"varint,3,rep,packed,name=offsets,proto3" json:"offsets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TopicPosition) Reset() {
+	*x = TopicPosition{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TopicPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TopicPosition) ProtoMessage() {}
+
+func (x *TopicPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TopicPosition.ProtoReflect.Descriptor instead.
+func (*TopicPosition) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *TopicPosition) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *TopicPosition) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TopicPosition) GetOffsets() []int64 {
+	if x != nil {
+		return x.Offsets
+	}
+	return nil
+}
+
 var File_trickle_v1_trickle_proto protoreflect.FileDescriptor
 
 const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\n" +
 	"\x18trickle/v1/trickle.proto\x12\n" +
-	"trickle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\t\n" +
+	"trickle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\n" +
+	"\n" +
 	"\bEnvelope\x12\x1a\n" +
 	"\bpipeline\x18\x01 \x01(\tR\bpipeline\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x14\n" +
@@ -2062,7 +2306,8 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\n" +
 	"thumbprint\x18\x14 \x01(\v2\x16.trickle.v1.ThumbprintH\x00R\n" +
 	"thumbprint\x12&\n" +
-	"\x04rows\x18\x15 \x01(\v2\x10.trickle.v1.RowsH\x00R\x04rows\x12?\n" +
+	"\x04rows\x18\x15 \x01(\v2\x10.trickle.v1.RowsH\x00R\x04rows\x122\n" +
+	"\bbaseline\x18\x16 \x01(\v2\x14.trickle.v1.BaselineH\x00R\bbaseline\x12?\n" +
 	"\rhello_request\x18\x1e \x01(\v2\x18.trickle.v1.HelloRequestH\x00R\fhelloRequest\x12O\n" +
 	"\x13key_digests_request\x18\x1f \x01(\v2\x1d.trickle.v1.KeyDigestsRequestH\x00R\x11keyDigestsRequest\x12E\n" +
 	"\x0frefetch_request\x18  \x01(\v2\x1a.trickle.v1.RefetchRequestH\x00R\x0erefetchRequest\x12<\n" +
@@ -2191,7 +2436,24 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\tPathReply\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\tR\x04slot\x124\n" +
 	"\athrough\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\athrough\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason*[\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xd4\x01\n" +
+	"\bBaseline\x12\x10\n" +
+	"\x03set\x18\x01 \x01(\tR\x03set\x12\x1a\n" +
+	"\bmanifest\x18\x02 \x01(\fR\bmanifest\x120\n" +
+	"\x05taken\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05taken\x125\n" +
+	"\bposition\x18\x04 \x03(\v2\x19.trickle.v1.TopicPositionR\bposition\x121\n" +
+	"\x06tables\x18\x05 \x03(\v2\x19.trickle.v1.BaselineTableR\x06tables\"\xa9\x01\n" +
+	"\rBaselineTable\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x16\n" +
+	"\x06schema\x18\x02 \x01(\x06R\x06schema\x12\x12\n" +
+	"\x04rows\x18\x03 \x01(\x04R\x04rows\x12\x10\n" +
+	"\x03sum\x18\x04 \x01(\x06R\x03sum\x12.\n" +
+	"\x06digest\x18\x05 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\x12\x14\n" +
+	"\x05probe\x18\x06 \x01(\x06R\x05probe\"O\n" +
+	"\rTopicPosition\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
+	"\aoffsets\x18\x03 \x03(\x03R\aoffsets*[\n" +
 	"\n" +
 	"DigestKind\x12\x1b\n" +
 	"\x17DIGEST_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -2218,7 +2480,7 @@ func file_trickle_v1_trickle_proto_rawDescGZIP() []byte {
 }
 
 var file_trickle_v1_trickle_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_trickle_v1_trickle_proto_goTypes = []any{
 	(DigestKind)(0),               // 0: trickle.v1.DigestKind
 	(ErrorCode)(0),                // 1: trickle.v1.ErrorCode
@@ -2246,63 +2508,71 @@ var file_trickle_v1_trickle_proto_goTypes = []any{
 	(*ErrorReply)(nil),            // 23: trickle.v1.ErrorReply
 	(*PathRequest)(nil),           // 24: trickle.v1.PathRequest
 	(*PathReply)(nil),             // 25: trickle.v1.PathReply
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*Baseline)(nil),              // 26: trickle.v1.Baseline
+	(*BaselineTable)(nil),         // 27: trickle.v1.BaselineTable
+	(*TopicPosition)(nil),         // 28: trickle.v1.TopicPosition
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_trickle_v1_trickle_proto_depIdxs = []int32{
-	26, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
+	29, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
 	5,  // 1: trickle.v1.Envelope.thumbprint:type_name -> trickle.v1.Thumbprint
 	6,  // 2: trickle.v1.Envelope.rows:type_name -> trickle.v1.Rows
-	11, // 3: trickle.v1.Envelope.hello_request:type_name -> trickle.v1.HelloRequest
-	13, // 4: trickle.v1.Envelope.key_digests_request:type_name -> trickle.v1.KeyDigestsRequest
-	16, // 5: trickle.v1.Envelope.refetch_request:type_name -> trickle.v1.RefetchRequest
-	17, // 6: trickle.v1.Envelope.copy_request:type_name -> trickle.v1.CopyRequest
-	21, // 7: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
-	24, // 8: trickle.v1.Envelope.path_request:type_name -> trickle.v1.PathRequest
-	12, // 9: trickle.v1.Envelope.hello_reply:type_name -> trickle.v1.HelloReply
-	15, // 10: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
-	20, // 11: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
-	22, // 12: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
-	23, // 13: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
-	25, // 14: trickle.v1.Envelope.path_reply:type_name -> trickle.v1.PathReply
-	19, // 15: trickle.v1.Envelope.stream_reply:type_name -> trickle.v1.StreamReply
-	3,  // 16: trickle.v1.Range.lo:type_name -> trickle.v1.Key
-	3,  // 17: trickle.v1.Range.hi:type_name -> trickle.v1.Key
-	4,  // 18: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
-	3,  // 19: trickle.v1.Thumbprint.left_out:type_name -> trickle.v1.Key
-	0,  // 20: trickle.v1.Thumbprint.digest:type_name -> trickle.v1.DigestKind
-	5,  // 21: trickle.v1.Rows.thumbprint:type_name -> trickle.v1.Thumbprint
-	8,  // 22: trickle.v1.Rows.rows:type_name -> trickle.v1.Row
-	3,  // 23: trickle.v1.Row.key:type_name -> trickle.v1.Key
-	7,  // 24: trickle.v1.Row.values:type_name -> trickle.v1.Value
-	9,  // 25: trickle.v1.Schema.columns:type_name -> trickle.v1.Column
-	10, // 26: trickle.v1.HelloReply.schema:type_name -> trickle.v1.Schema
-	0,  // 27: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
-	4,  // 28: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
-	0,  // 29: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
-	26, // 30: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
-	14, // 31: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
-	4,  // 32: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
-	8,  // 33: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
-	3,  // 34: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
-	0,  // 35: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
-	26, // 36: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 37: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
-	0,  // 38: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
-	26, // 39: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
-	18, // 40: trickle.v1.CopyRequest.stream:type_name -> trickle.v1.Stream
-	4,  // 41: trickle.v1.StreamReply.range:type_name -> trickle.v1.Range
-	8,  // 42: trickle.v1.StreamReply.unsettled:type_name -> trickle.v1.Row
-	4,  // 43: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
-	8,  // 44: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
-	4,  // 45: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
-	3,  // 46: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
-	1,  // 47: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
-	26, // 48: trickle.v1.PathReply.through:type_name -> google.protobuf.Timestamp
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	26, // 3: trickle.v1.Envelope.baseline:type_name -> trickle.v1.Baseline
+	11, // 4: trickle.v1.Envelope.hello_request:type_name -> trickle.v1.HelloRequest
+	13, // 5: trickle.v1.Envelope.key_digests_request:type_name -> trickle.v1.KeyDigestsRequest
+	16, // 6: trickle.v1.Envelope.refetch_request:type_name -> trickle.v1.RefetchRequest
+	17, // 7: trickle.v1.Envelope.copy_request:type_name -> trickle.v1.CopyRequest
+	21, // 8: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
+	24, // 9: trickle.v1.Envelope.path_request:type_name -> trickle.v1.PathRequest
+	12, // 10: trickle.v1.Envelope.hello_reply:type_name -> trickle.v1.HelloReply
+	15, // 11: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
+	20, // 12: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
+	22, // 13: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
+	23, // 14: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
+	25, // 15: trickle.v1.Envelope.path_reply:type_name -> trickle.v1.PathReply
+	19, // 16: trickle.v1.Envelope.stream_reply:type_name -> trickle.v1.StreamReply
+	3,  // 17: trickle.v1.Range.lo:type_name -> trickle.v1.Key
+	3,  // 18: trickle.v1.Range.hi:type_name -> trickle.v1.Key
+	4,  // 19: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
+	3,  // 20: trickle.v1.Thumbprint.left_out:type_name -> trickle.v1.Key
+	0,  // 21: trickle.v1.Thumbprint.digest:type_name -> trickle.v1.DigestKind
+	5,  // 22: trickle.v1.Rows.thumbprint:type_name -> trickle.v1.Thumbprint
+	8,  // 23: trickle.v1.Rows.rows:type_name -> trickle.v1.Row
+	3,  // 24: trickle.v1.Row.key:type_name -> trickle.v1.Key
+	7,  // 25: trickle.v1.Row.values:type_name -> trickle.v1.Value
+	9,  // 26: trickle.v1.Schema.columns:type_name -> trickle.v1.Column
+	10, // 27: trickle.v1.HelloReply.schema:type_name -> trickle.v1.Schema
+	0,  // 28: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
+	4,  // 29: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
+	0,  // 30: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
+	29, // 31: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
+	14, // 32: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
+	4,  // 33: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
+	8,  // 34: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
+	3,  // 35: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
+	0,  // 36: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
+	29, // 37: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
+	4,  // 38: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
+	0,  // 39: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
+	29, // 40: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
+	18, // 41: trickle.v1.CopyRequest.stream:type_name -> trickle.v1.Stream
+	4,  // 42: trickle.v1.StreamReply.range:type_name -> trickle.v1.Range
+	8,  // 43: trickle.v1.StreamReply.unsettled:type_name -> trickle.v1.Row
+	4,  // 44: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
+	8,  // 45: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
+	4,  // 46: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
+	3,  // 47: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
+	1,  // 48: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
+	29, // 49: trickle.v1.PathReply.through:type_name -> google.protobuf.Timestamp
+	29, // 50: trickle.v1.Baseline.taken:type_name -> google.protobuf.Timestamp
+	28, // 51: trickle.v1.Baseline.position:type_name -> trickle.v1.TopicPosition
+	27, // 52: trickle.v1.Baseline.tables:type_name -> trickle.v1.BaselineTable
+	0,  // 53: trickle.v1.BaselineTable.digest:type_name -> trickle.v1.DigestKind
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_trickle_v1_trickle_proto_init() }
@@ -2313,6 +2583,7 @@ func file_trickle_v1_trickle_proto_init() {
 	file_trickle_v1_trickle_proto_msgTypes[0].OneofWrappers = []any{
 		(*Envelope_Thumbprint)(nil),
 		(*Envelope_Rows)(nil),
+		(*Envelope_Baseline)(nil),
 		(*Envelope_HelloRequest)(nil),
 		(*Envelope_KeyDigestsRequest)(nil),
 		(*Envelope_RefetchRequest)(nil),
@@ -2334,7 +2605,7 @@ func file_trickle_v1_trickle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trickle_v1_trickle_proto_rawDesc), len(file_trickle_v1_trickle_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
