@@ -3,6 +3,7 @@ package baseline
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -136,15 +137,18 @@ func (m *Manifest) Judge(now, before Seen, refresh time.Duration) Age {
 	a.Age = max(0, now.At.Sub(from.Taken))
 	logs := map[string]transport.Log{}
 	for _, l := range now.Logs {
-		logs[l.Topic] = l
+		if len(l.Partitions) > 0 { // else there is no such topic
+			logs[l.Topic] = l
+		}
 	}
 	for _, p := range from.Position {
 		if _, there := logs[p.Topic]; !there && len(p.Offsets) > 0 {
 			a.fail("topic %s is gone", p.Topic)
 		}
 	}
-	for _, l := range slices.SortedFunc(slices.Values(now.Logs), func(a, b transport.Log) int { return strings.Compare(a.Topic, b.Topic) }) {
-		p, _ := from.Position.Of(l.Topic)
+	for _, name := range slices.Sorted(maps.Keys(logs)) {
+		l := logs[name]
+		p, _ := from.Position.Of(name)
 		a.hold(p, l)
 		a.keep(p, l, rate{l, now.At, before})
 	}
@@ -189,7 +193,7 @@ func (a *Age) hold(p transport.TopicPosition, l transport.Log) {
 			after = after || have.End > need
 		}
 	}
-	if r := l.Retention; r.Unknown == "" && r.Compacted && after && a.Age > r.Tombstones {
+	if r := l.Retention; !r.Unknown && r.Compacted && after && a.Age > r.Tombstones {
 		a.fail("topic %s is compacted and keeps deletions for %s (delete.retention.ms), and the position is %s old: what was deleted since may be missing", l.Topic, r.Tombstones, a.Age.Round(time.Second))
 	}
 }
@@ -197,8 +201,8 @@ func (a *Age) hold(p transport.TopicPosition, l transport.Log) {
 // keep reckons until when a topic keeps all from a position on.
 func (a *Age) keep(p transport.TopicPosition, l transport.Log, moved rate) {
 	r := l.Retention
-	if r.Unknown != "" {
-		a.unsure("how long topic %s keeps its records is not known: %s", l.Topic, r.Unknown)
+	if r.Unknown {
+		a.unsure("how long topic %s keeps its records is not known: this login may not read its settings (DESCRIBE_CONFIGS on the topic)", l.Topic)
 		return
 	}
 	if r.Time > 0 {

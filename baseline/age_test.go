@@ -33,7 +33,7 @@ func TestJudge(t *testing.T) {
 	t.Parallel()
 	compacted := transport.Retention{Compacted: true, Tombstones: 24 * time.Hour}
 	bySize := transport.Retention{Time: 7 * 24 * time.Hour, Bytes: 1 << 30}
-	secret := transport.Retention{Unknown: "no right to DESCRIBE_CONFIGS"}
+	secret := transport.Retention{Unknown: true}
 	for _, tc := range []struct {
 		name    string
 		set     *Manifest
@@ -66,6 +66,7 @@ func TestJudge(t *testing.T) {
 			logs: []transport.Log{log("a", "1", transport.Retention{}, transport.Extent{Start: 0, End: 10})}, due: 6 * time.Hour,
 		},
 		{name: "the topic is gone", set: setAt(topic("a", "1", 10)), logs: nil, reason: "topic a is gone"},
+		{name: "there is no such topic", set: setAt(topic("a", "1", 10)), logs: []transport.Log{{Topic: "a"}}, reason: "topic a is gone"},
 		{
 			name: "made anew", set: setAt(topic("a", "1", 10)), logs: []transport.Log{log("a", "2", week, transport.Extent{Start: 0, End: 12})},
 			reason: "made anew: its id is 2 and was 1", expires: week.Time,
@@ -112,7 +113,7 @@ func TestJudge(t *testing.T) {
 			reason: "topic a did not exist when the position was read, and its beginning has expired", expires: week.Time,
 		},
 		{
-			name: "a topic that does not exist yet", set: setAt(topic("a", "")), due: 6 * time.Hour,
+			name: "a topic that does not exist yet", set: setAt(topic("a", "")), logs: []transport.Log{{Topic: "a"}}, due: 6 * time.Hour,
 		},
 		{
 			name: "a partition that did not exist, its beginning gone", set: setAt(topic("a", "1", 10)),
@@ -142,7 +143,7 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			name: "retention unreadable", set: setAt(topic("a", "1", 10)), logs: []transport.Log{log("a", "1", secret, transport.Extent{Start: 5, End: 10})},
-			unknown: "how long topic a keeps its records is not known: no right to DESCRIBE_CONFIGS", due: 6 * time.Hour,
+			unknown: "how long topic a keeps its records is not known: this login may not", due: 6 * time.Hour,
 		},
 		{
 			name: "not complete", set: &Manifest{Set: "s1", Positions: []Point{{taken, nil}}}, reason: "it is not complete",

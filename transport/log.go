@@ -20,13 +20,13 @@ type Extent struct{ Start, End int64 }
 
 // Retention is how long a topic keeps what is in it. The zero value keeps everything for ever.
 type Retention struct {
-	// Unknown is why it could not be read, such as a right that is missing; empty: the rest is what the topic's configuration says.
-	Unknown string
-	Time    time.Duration // 0: not limited by age
-	Bytes   int64         // of each partition; 0: not limited by size
+	Time  time.Duration // 0: not limited by age
+	Bytes int64         // of each partition; 0: not limited by size
 	// Compacted: of each key only the newest record is sure to stay, and one that deletes its key for Tombstones only: who reads later never hears of it.
 	Compacted  bool
 	Tombstones time.Duration
+	// Unknown: this login may not read the topic's settings (DESCRIBE_CONFIGS on the topic), so nothing here says what it keeps.
+	Unknown bool
 }
 
 // Position is a point in logs: in each partition the offset of the next record to read.
