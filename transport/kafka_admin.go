@@ -15,7 +15,7 @@ import (
 
 // transient reports whether the cluster may get over the error: a broker is away, or busy with something.
 func transient(err error) bool {
-	if errors.Is(err, kgo.ErrClientClosed) {
+	if errors.Is(err, kgo.ErrClientClosed) || errors.Is(err, ErrLost) || errors.Is(err, ErrNoTopic) {
 		return false
 	}
 	var answer *kerr.Error
@@ -224,7 +224,7 @@ func explain(err error, topic string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrClosed):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrClosed), errors.Is(err, ErrLost):
 		return err
 	case errors.Is(err, kgo.ErrClientClosed):
 		return ErrClosed

@@ -150,7 +150,7 @@ func (f *Follower) findBeginnings(ctx context.Context, group string, partitions 
 			if p.Done < b.from || p.Done > b.at {
 				b = beginning{from: p.Done, at: p.Done}
 			}
-			if err := f.find(ctx, at, &b, p.End); err != nil {
+			if err := f.kafka.find(ctx, at, &b, p.End); err != nil {
 				return fmt.Errorf("topic %s: %w", p.Topic, explainRead(err))
 			}
 			found[i] = b
@@ -176,9 +176,9 @@ func (f *Follower) findBeginnings(ctx context.Context, group string, partitions 
 }
 
 // find goes on from where b is until it meets a record or the end.
-func (f *Follower) find(ctx context.Context, at partition, b *beginning, end int64) error {
+func (k *Kafka) find(ctx context.Context, at partition, b *beginning, end int64) error {
 	for !b.found && b.at < end {
-		held, next, err := f.kafka.fetchAt(ctx, at, fetch{offset: b.at, committed: true, most: 1}) // one batch
+		held, next, err := k.fetchAt(ctx, at, fetch{offset: b.at, committed: true, most: 1}) // one batch
 		switch {
 		case errors.Is(err, kerr.OffsetOutOfRange):
 			return nil // it expired just now, as the next look will show

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -108,17 +109,37 @@ type fetch struct {
 // fetchAt asks the partition's leader for what it holds from the offset on, and returns the offset to go on with: the same one when it
 // holds nothing.
 func (k *Kafka) fetchAt(ctx context.Context, at partition, what fetch) (kgo.FetchPartition, int64, error) {
-	detail, err := k.describe(ctx, at.topic)
+	from, err := k.lead(ctx, at)
 	if err != nil {
 		return kgo.FetchPartition{}, 0, err
 	}
-	p := detail.Partitions[at.id]
-	if p.Err != nil {
-		return kgo.FetchPartition{}, 0, p.Err
+	return k.fetchFrom(ctx, from, at, what)
+}
+
+// lead is who to ask for a partition's records.
+type lead struct {
+	broker int32
+	topic  kadm.TopicID // brokers that know it answer for this topic, and for no other of its name
+}
+
+func (k *Kafka) lead(ctx context.Context, at partition) (lead, error) {
+	detail, err := k.describe(ctx, at.topic)
+	if err != nil {
+		return lead{}, err
 	}
-	if p.Leader < 0 {
-		return kgo.FetchPartition{}, 0, kerr.LeaderNotAvailable
+	p, ok := detail.Partitions[at.id]
+	switch {
+	case !ok:
+		return lead{}, kerr.UnknownTopicOrPartition
+	case p.Err != nil:
+		return lead{}, p.Err
+	case p.Leader < 0:
+		return lead{}, kerr.LeaderNotAvailable
 	}
+	return lead{p.Leader, detail.ID}, nil
+}
+
+func (k *Kafka) fetchFrom(ctx context.Context, from lead, at partition, what fetch) (kgo.FetchPartition, int64, error) {
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxBytes = math.MaxInt32
 	req.MinBytes = 0
@@ -127,12 +148,12 @@ func (k *Kafka) fetchAt(ctx context.Context, at partition, what fetch) (kgo.Fetc
 		req.IsolationLevel, level = 1, kgo.ReadCommitted()
 	}
 	ask := kmsg.NewFetchRequestTopic()
-	ask.Topic, ask.TopicID = at.topic, detail.ID
+	ask.Topic, ask.TopicID = at.topic, from.topic
 	part := kmsg.NewFetchRequestTopicPartition()
 	part.Partition, part.FetchOffset, part.PartitionMaxBytes, part.CurrentLeaderEpoch = at.id, what.offset, what.most, -1
 	ask.Partitions = append(ask.Partitions, part)
 	req.Topics = append(req.Topics, ask)
-	raw, err := k.client.Broker(int(p.Leader)).RetriableRequest(ctx, req)
+	raw, err := k.client.Broker(int(from.broker)).RetriableRequest(ctx, req)
 	if err != nil {
 		return kgo.FetchPartition{}, 0, err
 	}

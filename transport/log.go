@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +39,108 @@ type TopicPosition struct {
 	Topic   string  `json:"topic"`
 	ID      string  `json:"id,omitempty"`
 	Offsets []int64 `json:"offsets,omitempty"` // by partition
+}
+
+// Partition is one of a topic's.
+type Partition struct {
+	Topic string
+	ID    int32
+}
+
+func (p Partition) String() string { return fmt.Sprintf("%s[%d]", p.Topic, p.ID) }
+
+// ErrLost is wrapped by errors about a position behind which the logs no longer hold everything that they once held there.
+var ErrLost = errors.New("the log has lost what came after the position")
+
+const (
+	goneTopic = "the topic does not exist any more"
+	newTopic  = "the topic was deleted and made again"
+)
+
+// LostError is where, and why.
+type LostError struct {
+	Partition
+
+	Offset int64
+	Reason string
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("%s can't be read on from offset %d: %s", e.Partition, e.Offset, e.Reason)
+}
+
+// Unwrap returns ErrLost.
+func (e *LostError) Unwrap() error { return ErrLost }
+
+// Held says whether the logs, as they are now, hold everything behind the position: else a *LostError of the first that does not. What a compacted topic has forgotten
+// meanwhile is not seen here: that takes when the position was read.
+func (p Position) Held(logs []Log) error {
+	for _, at := range p {
+		log := Log{Topic: at.Topic}
+		if i := slices.IndexFunc(logs, func(l Log) bool { return l.Topic == at.Topic }); i >= 0 {
+			log = logs[i]
+		}
+		if err := at.held(log); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t TopicPosition) held(log Log) error {
+	lost := func(n int, why string, args ...any) error {
+		return &LostError{Partition{t.Topic, int32(n)}, t.offset(n), fmt.Sprintf(why, args...)}
+	}
+	switch {
+	case len(t.Offsets) > 0 && len(log.Partitions) == 0:
+		return lost(0, goneTopic)
+	case t.ID != "" && log.ID != "" && t.ID != log.ID:
+		return lost(0, newTopic)
+	case len(t.Offsets) > len(log.Partitions):
+		return lost(len(log.Partitions), "the topic has %d partitions, and had %d: it was deleted and made again", len(log.Partitions), len(t.Offsets))
+	}
+	for n, has := range log.Partitions {
+		switch at := t.offset(n); {
+		case at < 0:
+			return lost(n, "no offset is known there")
+		case at < has.Start:
+			return lost(n, "what was there has expired, the oldest that is left is %d", has.Start)
+		case at > has.End:
+			return lost(n, "the log ends before that, at %d: the topic was made again, or a broker lost records", has.End)
+		}
+	}
+	return nil
+}
+
+// offset is where a partition is to be read on from: one that did not exist, from its beginning.
+func (t TopicPosition) offset(n int) int64 {
+	if n < len(t.Offsets) {
+		return t.Offsets[n]
+	}
+	return 0
+}
+
+// MatchTopic says whether a topic's name is the pattern's, in which a * stands for any run of characters.
+func MatchTopic(pattern, topic string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == topic
+	}
+	topic, ok := strings.CutPrefix(topic, first)
+	if !ok {
+		return false
+	}
+	for {
+		piece, next, star := strings.Cut(rest, "*")
+		if !star {
+			return strings.HasSuffix(topic, piece)
+		}
+		at := strings.Index(topic, piece)
+		if at < 0 {
+			return false
+		}
+		topic, rest = topic[at+len(piece):], next
+	}
 }
 
 // Of finds a topic's.

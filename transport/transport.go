@@ -7,7 +7,8 @@
 // refused, a missing right or a topic that may not be made, ends a call with an error that says what mends it: the setting, or the line that grants or creates.
 //
 // Bus is what both carry. What only a Kafka can be asked stands on [Kafka]: how topics are set up (Inspect, CanCreate), who answers (Cluster), what this login may do (Lacking, Require), and how far
-// other programs' groups have got (Follow, Unread).
+// other programs' groups have got (Follow, Unread, Committed) or are to begin (ResetGroup), and what topics are as logs: how far they reach and what they keep (Logs), and their records
+// from a position on (Play), of which none is ever skipped: what a log has lost is an error (ErrLost).
 package transport
 
 import (
