@@ -51,6 +51,8 @@ type Schema struct {
 	Fingerprint uint64   `json:"fingerprint,string"`
 	Probe       uint64   `json:"probe,string"` // of the digest kind
 	Where       string   `json:"where,omitempty"`
+	Exact       bool     `json:"exact,omitempty"` // compared byte for byte
+	JSONAsText  bool     `json:"json_as_text,omitempty"`
 }
 
 // Column is one of them.

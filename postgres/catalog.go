@@ -95,6 +95,20 @@ func Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 	return new(Types).Describe(ctx, c, name)
 }
 
+// DescribeUnkeyed reads the shape of a table whose key is yet to be made, of these columns.
+func DescribeUnkeyed(ctx context.Context, c *pgconn.PgConn, name Name, key []string) (*Table, error) {
+	return new(Types).describe(ctx, c, name, func(t *Table) error {
+		t.Key = make([]int, len(key))
+		for i, column := range key {
+			if t.Key[i] = t.column(column); t.Key[i] < 0 {
+				return fmt.Errorf("table %s has no column %q, of which its key is to be: %w", name, column, ErrChanged)
+			}
+		}
+		t.keys = append(t.keys, t.Key)
+		return nil
+	})
+}
+
 // describe reads all of a table's shape but its types.
 func describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
 	t := &Table{Name: name, encoding: c.ParameterStatus("server_encoding")}
@@ -145,10 +159,9 @@ func describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) 
 	if err != nil {
 		return nil, fmt.Errorf("looking for the key of %s: %w", name, err)
 	}
-	if len(t.keys) == 0 {
-		return nil, &NoKeyError{Table: name}
+	if len(t.keys) > 0 {
+		t.Key = t.keys[0]
 	}
-	t.Key = t.keys[0]
 	return t, nil
 }
 

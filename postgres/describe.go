@@ -17,7 +17,20 @@ type Types struct {
 
 // Describe is the function Describe with these types; types that a table has and these lack are read for it alone.
 func (k *Types) Describe(ctx context.Context, c *pgconn.PgConn, name Name) (*Table, error) {
+	return k.describe(ctx, c, name, func(t *Table) error {
+		if len(t.keys) == 0 {
+			return &NoKeyError{Table: name}
+		}
+		return nil
+	})
+}
+
+// describe lets keyed see to the key.
+func (k *Types) describe(ctx context.Context, c *pgconn.PgConn, name Name, keyed func(*Table) error) (*Table, error) {
 	t, err := describe(ctx, c, name)
+	if err == nil {
+		err = keyed(t)
+	}
 	if err != nil {
 		return nil, err
 	}

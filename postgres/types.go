@@ -78,12 +78,16 @@ func (t *Table) probe(oid uint32) string {
 	case info.kind == 'd':
 		return t.probe(info.base)
 	case info.kind == 'b' && info.elem != 0:
-		if elem := t.probe(info.elem); elem != "" {
+		elem := t.probe(info.elem)
+		if elem != "" && t.types[info.elem].kind == 'd' {
+			return "ARRAY[" + elem + "]" // of its base type, which is hashed alike: the domain may not take the literal
+		}
+		if elem != "" {
 			return "ARRAY[" + elem + "::" + t.types[info.elem].sql() + "]::" + info.sql()
 		}
 		return ""
 	case info.kind == 'r':
-		if sub := t.probe(info.subtype); sub != "" {
+		if sub := t.probe(info.subtype); sub != "" && t.types[info.subtype].kind != 'd' {
 			return info.sql() + "(" + sub + ", " + sub + ", '[]')"
 		}
 		return ""
