@@ -124,7 +124,28 @@ type Piece struct {
 	Range message.Range
 	// Copies of it that were written before it was taken, and never confirmed.
 	Copies []int64
+	// Differing are the rows of it that were not the same on both sides when they were looked at, whatever became of them.
+	Differing int
 }
+
+// Pass is what a full resync of a table has come to.
+type Pass struct {
+	ID, Table, State string
+	Planned          bool
+	Ranges, Done     int
+	Agreed           int   // ranges in which no row differed when it was looked at
+	Rows             int64 // looked at
+	Corrected        int64
+	Refused          int64 // rows that the replica would not take
+	Suspects         int64 // rows that differ, as far as is known, and have yet to be settled
+	Failure          string
+}
+
+// Over tells whether nothing more becomes of it.
+func (p Pass) Over() bool { return p.State != "waiting" && p.State != "running" }
+
+// Proven tells whether every row of the table was the source's when it was last looked at.
+func (p Pass) Proven() bool { return p.State == "done" && p.Refused == 0 }
 
 // OpenCopy is a range that was copied whole and not yet confirmed.
 type OpenCopy struct {

@@ -153,7 +153,7 @@ func (l *Ledger) Finish(ctx context.Context, id string, p entry.Piece, rows int)
 		if err := closeCopies(ctx, tx, p.Copies); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, `UPDATE trickle.resync_ranges SET done = true WHERE resync_id = $1 AND n = $2 AND NOT done`, id, p.N)
+		tag, err := tx.Exec(ctx, `UPDATE trickle.resync_ranges SET done = true, differing = $3 WHERE resync_id = $1 AND n = $2 AND NOT done`, id, p.N, p.Differing)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err
 		}

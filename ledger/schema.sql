@@ -177,8 +177,16 @@ CREATE TABLE IF NOT EXISTS trickle.resync_ranges (
     hi           text[],
     done         boolean NOT NULL DEFAULT false,
     leased_until timestamptz NOT NULL DEFAULT '-infinity',
+    differing    bigint NOT NULL DEFAULT 0, -- rows that were not the same on both sides when they were looked at
     PRIMARY KEY (resync_id, n)
 );
+
+DO $$ BEGIN
+    -- For a ledger from before a full pass told how many ranges agreed.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.resync_ranges'::regclass AND attname = 'differing') THEN
+        ALTER TABLE trickle.resync_ranges ADD COLUMN differing bigint NOT NULL DEFAULT 0;
+    END IF;
+END $$;
 
 -- How far Debezium is with the snapshot of a resync. "version" grows with every change, so that of two instances one finds it taken.
 CREATE TABLE IF NOT EXISTS trickle.snapshots (

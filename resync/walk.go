@@ -55,6 +55,7 @@ func (w *walk) look(ctx context.Context, rng message.Range, then looked) (*messa
 		return nil, err
 	}
 	w.rows += page.Rows
+	w.piece.Differing += len(page.Sightings)
 	if err := then(ctx, page.Sightings); err != nil || !page.More {
 		return nil, err
 	}
@@ -104,6 +105,7 @@ func (w *walk) copy(ctx context.Context, rng message.Range) (*message.Range, err
 		sightings[i] = drift.Sighting{Through: q.Through, Replica: drift.Observed{Key: k}, Source: list.Rows[k.ID()]}
 	}
 	w.rows += len(sightings)
+	w.piece.Differing += len(sightings)
 	if err := w.apply(ctx, sightings); err != nil || !list.More {
 		return nil, err
 	}
@@ -140,6 +142,7 @@ func (w *walk) stream(ctx context.Context, list detector.Listing) (bool, error) 
 	}
 	w.piece.Copies = append(w.piece.Copies, out.Entry)
 	w.rows += int(s.Copy.Print.Rows)
+	w.piece.Differing += int(s.Copy.Print.Rows)
 	agrees, err := w.Source.Agrees(ctx, w.table, s)
 	if err != nil {
 		return false, fmt.Errorf("confirming a copy of %d rows: %w", s.Copy.Print.Rows, err)

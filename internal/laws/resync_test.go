@@ -220,3 +220,24 @@ func TestResyncLeavesWhatIsInFlight(t *testing.T) {
 	p.identical()
 	p.want(`SELECT count(*) FROM trickle.corrections`, "1")
 }
+
+// What a full pass over tables came to can be told: how much agreed, and how much did not.
+func TestWhatAFullPassCameTo(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, resyncPolicy, 1000)
+	p.exec(p.dst, `UPDATE t SET v = 'edited' WHERE id IN (150, 160, 850)`)
+	p.exec(p.dst, `DELETE FROM t WHERE id > 990`)
+	p.caughtUp()
+	p.request(entry.Wish{ID: "full", Scope: entry.Full, Table: "public.t", Reason: "test"})
+	p.walk()
+	passes, err := p.ledger.Passes(p.t.Context(), []string{"full", "another"})
+	if err != nil || len(passes) != 1 {
+		t.Fatal(passes, err)
+	}
+	differing := p.value(p.dst, `SELECT count(*) FROM trickle.resync_ranges WHERE differing > 0`)
+	got := passes[0]
+	if !got.Over() || !got.Proven() || got.Table != "public.t" || got.Corrected != 13 || got.Ranges != got.Done || got.Ranges < 8 || fmt.Sprint(got.Ranges-got.Agreed) != differing || differing != "3" {
+		t.Errorf("%+v, %s ranges differed", got, differing)
+	}
+	p.want(`SELECT sum(differing) FROM trickle.resync_ranges`, "13")
+}
