@@ -22,6 +22,9 @@ type Manifest struct {
 	// Positions are points in the CDC's logs, oldest first. Each was read before the snapshots of the objects that name it, which show all that was before it.
 	Positions []Point `json:"positions"`
 	Tables    []Table `json:"tables"`
+
+	// Bases are what a build under way may name objects of again: sets, complete or not, that stay until it is done.
+	Bases []string `json:"bases,omitempty"`
 }
 
 // Point is a position and when it was read, by this machine's clock before it was asked for.
@@ -65,7 +68,7 @@ type Column struct {
 
 // Object is one range of a table.
 type Object struct {
-	Name   string        `json:"name"`
+	Name   string        `json:"name"` // in the pipeline's folder: objects/<table>/<set>-<n>.zst, of the set that wrote it
 	Range  message.Range `json:"range"`
 	Rows   uint64        `json:"rows"`
 	Sum    uint64        `json:"sum,string"`
