@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/trickle-verify/trickle/internal/testbed/kafka"
+	"github.com/trickle-verify/trickle/internal/testbed/connect"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/internal/testbed/stack"
 )
@@ -15,9 +15,7 @@ import (
 // In which topologies a heartbeat in the replica means that all that was committed before it has been applied: docs/how-it-works.md leans on this. With a
 // topic for each table it does not. With one topic for all it does only if the sink writes record by record, since otherwise it collects a batch by table and
 // writes deletes last.
-func TestWhetherTheHeartbeatOvertakes(t *testing.T) {
-	t.Parallel()
-	s := stack.Start(t, kafka.Options{})
+func whetherTheHeartbeatOvertakes(t *testing.T, s *stack.Stack) {
 	one := func(prefix string) map[string]string {
 		return map[string]string{
 			"transforms": "one", "transforms.one.type": "org.apache.kafka.connect.transforms.RegexRouter", "transforms.one.regex": prefix + `\.(public|trickle)\..*`,
@@ -70,10 +68,7 @@ func newCrossing(t *testing.T, s *stack.Stack, name string, source, sink map[str
 	}
 	from := s.Source(name, c.source, []string{"public.letters"}, source)
 	c.sink, c.slot = from.Sink(name+"-sink", c.replica, sink), from.Slot
-	t.Cleanup(func() { // before its databases go
-		c.do(context.Background(), c.sink.Stop)
-		c.do(context.Background(), from.Stop)
-	})
+	t.Cleanup(func() { stop(t, c.sink.Connector, from.Connector) })
 	return c
 }
 
@@ -130,6 +125,17 @@ func (c *crossing) do(ctx context.Context, what func(context.Context) error) {
 	defer cancel()
 	if err := what(ctx); err != nil {
 		c.t.Error(err)
+	}
+}
+
+// stop takes connectors off their databases, which go after them.
+func stop(t *testing.T, connectors ...connect.Connector) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for _, c := range connectors {
+		if err := c.Stop(ctx); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -80,18 +80,32 @@ func do(t *testing.T, what func(context.Context) error) {
 	}
 }
 
-// A connector that can't work is an error with the reason, at once.
-func TestConnectorThatFails(t *testing.T) {
+// What leaves broker and worker as they are shares them.
+func TestOnOneStack(t *testing.T) {
 	t.Parallel()
-	source := pgtest.Database(t)
-	pgtest.Exec(t, source, heartbeat)
 	s := stack.Start(t, kafka.Options{})
+	for name, test := range map[string]func(*testing.T, *stack.Stack){
+		"a connector that fails":          connectorThatFails,
+		"which types survive":             whichTypesSurvive,
+		"whether the heartbeat overtakes": whetherTheHeartbeatOvertakes,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, s)
+		})
+	}
+}
+
+// A connector that can't work is an error with the reason, at once.
+func connectorThatFails(t *testing.T, s *stack.Stack) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	err := s.Worker.Connector("sink").Put(ctx, map[string]string{
+	connector := s.Worker.Connector("nowhere")
+	err := connector.Put(ctx, map[string]string{
 		"connector.class": "io.debezium.connector.jdbc.JdbcSinkConnector", "topics": "nothing", "connection.url": "jdbc:postgresql://127.0.0.1:1/nowhere", "connection.username": "nobody", "connection.password": "",
 	})
-	if err == nil || !strings.Contains(err.Error(), "connector sink failed") || !strings.Contains(err.Error(), "HibernateException") {
+	if err == nil || !strings.Contains(err.Error(), "connector nowhere failed") || !strings.Contains(err.Error(), "HibernateException") {
 		t.Errorf("got %v", err)
 	}
+	do(t, connector.Delete)
 }

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/trickle-verify/trickle/internal/testbed/kafka"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/internal/testbed/stack"
 	"github.com/trickle-verify/trickle/internal/testbed/workload"
@@ -13,8 +12,7 @@ import (
 
 // Every common type arrives as it was, by the first copy and by the log, and so does a value that an update left alone and that Postgres keeps apart (TOAST).
 // What docs/operating.md says is lost, is lost: the day on which it isn't, that list is too long.
-func TestWhichTypesSurvive(t *testing.T) {
-	t.Parallel()
+func whichTypesSurvive(t *testing.T, s *stack.Stack) {
 	source, replica := pgtest.Database(t), pgtest.Database(t)
 	common, lost := workload.CommonTypes(), workload.LostTypes()
 	for _, dsn := range []string{source, replica} {
@@ -32,7 +30,9 @@ func TestWhichTypesSurvive(t *testing.T) {
 		}
 	}
 	fill(0)
-	stack.Start(t, kafka.Options{}).Source("shop", source, []string{"public.common", "public.lost"}, nil).Sink("sink", replica, nil)
+	from := s.Source("types", source, []string{"public.common", "public.lost"}, nil)
+	sink := from.Sink("types-sink", replica, nil)
+	t.Cleanup(func() { stop(t, sink.Connector, from.Connector) })
 	same := func() {
 		equal(t, source, replica, `SELECT string_agg(concat_ws(' ', id, n, md5(big)), ', ' ORDER BY id) FROM common`)
 		for i, ty := range common {
