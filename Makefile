@@ -24,11 +24,10 @@ demo: ## Watch drift appear, be corrected, and a resync happen, on embedded part
 
 .PHONY: test
 test: prerequisites check ## Check, then run every test with the race detector; installs what is missing where it can
-ifeq ($(PKG),./...)
-	go test -race -timeout 12m $(FLAGS) $$(go list ./... | grep -vE '/internal/(demo|e2e)$$')
-	go test -race -timeout 20m -p 1 $(FLAGS) ./internal/demo ./internal/e2e  # each wants the machine to itself
+ifeq ($(PKG)$(FLAGS),./...)
+	@scripts/test-all
 else
-	go test -race -timeout 12m $(FLAGS) $(PKG)
+	go test -race -timeout 20m $(if $(filter ./...,$(PKG)),-p 1) $(FLAGS) $(PKG)  # some of all packages' want the machine to themselves
 endif
 
 .PHONY: check

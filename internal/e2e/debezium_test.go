@@ -25,7 +25,7 @@ resync: {via: debezium, debezium: {topic_prefix: shop, signal_topic: shop-signal
 
 // A full and a partial resync through a real connector and sink under writes: the first one signalled while the connector is down. The sink brings every row, and trickle writes nothing
 // but what it removes.
-func TestResyncsThroughDebezium(t *testing.T) {
+func TestRealResyncs(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Server(t, testbed.Options{})
 	src, dst := connect(t, pgtest.DatabaseOn(t, server)), connect(t, pgtest.DatabaseOn(t, server))
