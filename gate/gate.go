@@ -29,6 +29,7 @@ const (
 	ByHeartbeat = "heartbeat"
 	ByAssumed   = "assumed" // gate.assume_lag
 	ByPath      = "path"    // slot and group taken together
+	ByRestore   = "restore" // the replica is being restored
 )
 
 // State is one verdict.
@@ -83,9 +84,15 @@ type Heartbeat interface {
 	Beat(ctx context.Context) (at time.Time, timeline uint32, err error)
 }
 
+// Restoring says why nothing may be corrected while the replica is being restored, empty where it is not.
+type Restoring interface {
+	Restoring(ctx context.Context) (string, error)
+}
+
 // Parts are what a gate is made of.
 type Parts struct {
 	Heartbeat Heartbeat        // used only where the policy asks for one
+	Restoring Restoring        // nil where no replica is ever restored
 	Now       func() time.Time // the local clock, for elapsed time only; nil for time.Now
 	Log       *slog.Logger     // of verdicts that differ from the one before; nil for none
 }
@@ -228,11 +235,17 @@ func (g *Gate) Check(ctx context.Context) State {
 	if h := g.rules().Heartbeat; h.Enabled {
 		beat.at, beat.timeline, beat.err = g.parts.Heartbeat.Beat(ctx)
 	}
+	restoring := g.restoring(ctx)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.onto(beat.timeline, beat.at)
 	g.follow(beat)
 	s := g.judge(beat)
+	if restoring != "" {
+		// What the replica lacks is on its way, however short the lag is: to compare would find nothing else.
+		s = s.closed(ByRestore, restoring)
+		s.late = true
+	}
 	s.Source = g.sourceNow()
 	switch first := g.last.By == "" && !g.last.Open; {
 	case s.Open && !g.last.Open:
@@ -242,6 +255,18 @@ func (g *Gate) Check(ctx context.Context) State {
 	}
 	g.last = s
 	return s
+}
+
+// restoring is why a restore closes the gate, "" where none does.
+func (g *Gate) restoring(ctx context.Context) string {
+	if g.parts.Restoring == nil {
+		return ""
+	}
+	why, err := g.parts.Restoring.Restoring(ctx)
+	if err != nil {
+		return "it is not known whether the replica is being restored: " + err.Error()
+	}
+	return why
 }
 
 func (g *Gate) rules() policy.Gate {

@@ -21,11 +21,11 @@ type Copied struct {
 	Undo    string // the statement that takes them back
 }
 
-// Copied writes a copy in the transaction that made it and returns its id, or 0 where the brake is on: then the transaction must not be committed.
+// Copied writes a copy in the transaction that made it and returns its id, or 0 where the brake is on, or a restore under way: then the transaction must not be committed.
 func (l *Ledger) Copied(ctx context.Context, tx pgx.Tx, table string, c Copied) (int64, error) {
 	var id int64
 	err := tx.QueryRow(ctx, `INSERT INTO trickle.copies (pipeline, table_name, lo, hi, rows, version, undo, resync_id, piece)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM trickle.pipelines p WHERE p.pipeline = $1 AND p.brake_reason IS NULL RETURNING id`,
+		SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM trickle.pipelines p WHERE p.pipeline = $1 AND p.brake_reason IS NULL AND NOT `+restoring+` RETURNING id`,
 		l.pipeline, table, array(c.Range.Lo), array(c.Range.Hi), int64(c.Print.Rows), int64(c.Version), c.Undo, c.ResyncID, c.Piece).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil

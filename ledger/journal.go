@@ -116,14 +116,14 @@ type Allowance struct {
 }
 
 // Allow counts, in the writing transaction, what the brake still allows. Writers of one pipeline queue up here until they commit, so that
-// together they can't exceed it. A brake that is on allows nothing.
+// together they can't exceed it. A brake that is on allows nothing, nor does a restore that is under way.
 func (l *Ledger) Allow(ctx context.Context, tx pgx.Tx, lim Limits) (Allowance, error) {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('trickle.brake.' || $1, 0))`, l.pipeline); err != nil {
 		return Allowance{}, fmt.Errorf("asking the brake: %w", err)
 	}
 	var on bool
 	var deletes, corrections int
-	err := tx.QueryRow(ctx, `SELECT p.brake_reason IS NOT NULL,
+	err := tx.QueryRow(ctx, `SELECT p.brake_reason IS NOT NULL OR `+restoring+`,
 			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = $1 AND c.at > greatest(clock_timestamp() - $2::interval, p.brake_released_at) AND c.kind = 'extra'),
 			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = $1 AND c.at > greatest(clock_timestamp() - $2::interval, p.brake_released_at) AND c.resync_id IS NULL)
 		FROM trickle.pipelines p WHERE p.pipeline = $1`, l.pipeline, lim.Window).Scan(&on, &deletes, &corrections)
@@ -136,9 +136,9 @@ func (l *Ledger) Allow(ctx context.Context, tx pgx.Tx, lim Limits) (Allowance, e
 	return Allowance{Deletes: max(0, lim.Deletes-deletes), Corrections: max(0, lim.Corrections-corrections)}, nil
 }
 
-// Brake puts the brake on.
+// Brake puts the brake on. While a restore is under way it has nothing to stop, and what was held was held by that.
 func (l *Ledger) Brake(ctx context.Context, reason string) error {
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET brake_reason = $2, brake_at = clock_timestamp() WHERE pipeline = $1 AND brake_reason IS NULL`, l.pipeline, reason)
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET brake_reason = $2, brake_at = clock_timestamp() WHERE pipeline = $1 AND brake_reason IS NULL AND NOT `+restoring, l.pipeline, reason)
 	if err != nil {
 		return fmt.Errorf("putting the brake on: %w", err)
 	}
@@ -155,8 +155,11 @@ func (l *Ledger) Release(ctx context.Context) (bool, error) {
 	return tag.RowsAffected() > 0, nil
 }
 
-// Braked is why the brake is on, empty when it is off.
+// Braked is why the brake is on, or that a restore is under way; empty where things may be corrected.
 func (l *Ledger) Braked(ctx context.Context) (string, error) {
+	if why, err := l.Restoring(ctx); why != "" || err != nil {
+		return why, err
+	}
 	var reason *string
 	if err := l.pool.QueryRow(ctx, `SELECT brake_reason FROM trickle.pipelines WHERE pipeline = $1`, l.pipeline).Scan(&reason); err != nil {
 		return "", fmt.Errorf("asking the brake: %w", err)

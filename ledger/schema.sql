@@ -202,3 +202,39 @@ CREATE TABLE IF NOT EXISTS trickle.snapshots (
     failure     text NOT NULL DEFAULT '',     -- why the last attempt came to nothing
     version     bigint NOT NULL DEFAULT 0
 );
+
+-- Restores from the base-line view. While one is open and not yet proving what it brought, nothing is corrected in this replica.
+CREATE TABLE IF NOT EXISTS trickle.restores (
+    id         text PRIMARY KEY,
+    pipeline   text NOT NULL,
+    set_name   text NOT NULL,
+    source     text NOT NULL,
+    state      text NOT NULL CHECK (state IN ('loading', 'loaded', 'playing', 'finishing', 'proving', 'done', 'failed', 'abandoned')),
+    stopped    text NOT NULL DEFAULT '',      -- of a failed one: the state in which it failed
+    failure    text NOT NULL DEFAULT '',
+    arguments  jsonb NOT NULL DEFAULT '{}',
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ended_at   timestamptz
+);
+CREATE UNIQUE INDEX IF NOT EXISTS restores_open ON trickle.restores (pipeline) WHERE state NOT IN ('done', 'abandoned');
+
+CREATE TABLE IF NOT EXISTS trickle.restore_tables (
+    restore_id   text NOT NULL REFERENCES trickle.restores ON DELETE CASCADE,
+    table_name   text NOT NULL,               -- as the source calls it
+    replica_name text NOT NULL,
+    created      boolean NOT NULL,            -- the restore made it, so it makes its indexes and constraints too
+    indexed      boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (restore_id, table_name)
+);
+
+-- The objects of a restore's set, each marked in the transaction that copied it in.
+CREATE TABLE IF NOT EXISTS trickle.restore_ranges (
+    restore_id text NOT NULL REFERENCES trickle.restores ON DELETE CASCADE,
+    n          integer NOT NULL,
+    table_name text NOT NULL,
+    object     text NOT NULL,
+    rows       bigint NOT NULL,
+    bytes      bigint NOT NULL,
+    done       boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (restore_id, n)
+);

@@ -3,7 +3,9 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -174,6 +176,11 @@ var errRules = &pgconn.PgError{Code: "0A000", Message: "the table has rewrite ru
 
 // Load copies a stream in, and returns how many rows the server took.
 func (l *Layout) Load(ctx context.Context, c *pgconn.PgConn, s Stream) (int, error) {
+	return l.LoadFrom(ctx, c, s, bytes.NewReader(s.Data))
+}
+
+// LoadFrom copies in what is read, in the stream's place of Data. The reader's error goes before the server's, which only says that there was one.
+func (l *Layout) LoadFrom(ctx context.Context, c *pgconn.PgConn, s Stream, data io.Reader) (int, error) {
 	columns, err := l.streamed(s.Columns)
 	if err != nil {
 		return 0, err
@@ -189,8 +196,31 @@ func (l *Layout) Load(ctx context.Context, c *pgconn.PgConn, s Stream) (int, err
 	if rules {
 		return 0, errRules
 	}
-	tag, err := c.CopyFrom(ctx, bytes.NewReader(s.Data), "COPY "+l.Name.SQL()+" ("+strings.Join(columns, ", ")+") FROM STDIN"+s.format())
+	return copyIn(ctx, c, "COPY "+l.Name.SQL()+" ("+strings.Join(columns, ", ")+") FROM STDIN"+s.format(), data)
+}
+
+// copyIn runs a COPY.
+func copyIn(ctx context.Context, c *pgconn.PgConn, sql string, data io.Reader) (int, error) {
+	r := &rememberer{from: data}
+	tag, err := c.CopyFrom(ctx, r, sql)
+	if r.failed != nil {
+		err = r.failed
+	}
 	return int(tag.RowsAffected()), err
+}
+
+// rememberer keeps the error that a reader ended with.
+type rememberer struct {
+	from   io.Reader
+	failed error
+}
+
+func (r *rememberer) Read(b []byte) (int, error) {
+	n, err := r.from.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.failed = err
+	}
+	return n, err
 }
 
 // Own sums the rows of a range that this very transaction has written, and returns the xmin that they bear.

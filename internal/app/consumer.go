@@ -69,7 +69,7 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 		}
 	}
 	c.client = sidechannel.New(w.bus, s.codec(), sidechannel.Options{Pipeline: p.Pipeline, Consumer: name, Logger: s.Log})
-	c.gate = gate.New(p.Gate, gate.Parts{Heartbeat: beat, Log: s.Log})
+	c.gate = gate.New(p.Gate, gate.Parts{Heartbeat: beat, Restoring: c.ledger, Log: s.Log})
 	if at, err := c.ledger.SourceReadAt(ctx); err == nil && !at.IsZero() {
 		c.gate.Saw(at, 0)
 	}
