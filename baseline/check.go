@@ -34,7 +34,7 @@ func (m *Manifest) Table(name string) (*Table, bool) {
 // Complete reports that the set is whole: it may be restored from.
 func (m *Manifest) Complete() bool { return !m.Completed.IsZero() }
 
-var setRule = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$`)
+var setRule = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}[.][0-9]{6}Z-[0-9a-f]{8}$`)
 
 // check tells what is wrong with a manifest, whatever the store holds: what does not add up, a table of which keys are left out or in twice, a name that leads elsewhere.
 func (m *Manifest) check() error {

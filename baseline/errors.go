@@ -19,6 +19,9 @@ type CorruptError struct {
 
 func (e *CorruptError) Error() string { return fmt.Sprintf("%s: %s", e.Name, e.Reason) }
 
+// Unusable tells it from a store that can't be read now: a later try comes to the same.
+func (e *CorruptError) Unusable() bool { return true }
+
 func corrupt(name, reason string, args ...any) error {
 	return &CorruptError{Name: name, Reason: fmt.Sprintf(reason, args...)}
 }
@@ -34,10 +37,16 @@ func (e *ForeignError) Error() string {
 	return fmt.Sprintf("%s is of %s %q and not of %q: nothing of it is used; name the store and the set that belong to this one", e.Name, e.What, e.Has, e.Want)
 }
 
+// Unusable tells it from a store that can't be read now: a later try comes to the same.
+func (e *ForeignError) Unusable() bool { return true }
+
 // ForgedError names a manifest whose signature is missing or wrong.
 type ForgedError struct{ Name, Reason string }
 
 func (e *ForgedError) Error() string { return fmt.Sprintf("%s: %s", e.Name, e.Reason) }
+
+// Unusable tells it from a store that can't be read now: a later try comes to the same.
+func (e *ForgedError) Unusable() bool { return true }
 
 // coded are the errors of S3's client, which say by a code what a server refused.
 type coded interface{ ErrorCode() string }

@@ -84,7 +84,7 @@ func (s *Store) String() string { return s.where }
 func NewSet(now time.Time) string {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // it never fails
-	return now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+	return now.UTC().Format("20060102T150405.000000Z") + "-" + hex.EncodeToString(b[:])
 }
 
 // ObjectName is the name of a set's nth object of a table.
@@ -143,15 +143,23 @@ func (s *Store) key(name string) string { return s.pipeline + "/" + name }
 
 // Latest loads the newest complete set. Where there is none the error wraps ErrNoSet.
 func (s *Store) Latest(ctx context.Context) (*Manifest, error) {
-	sets, err := s.Sets(ctx)
+	set, err := s.Newest(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(sets, func(l Listed) bool { return !l.Partial })
-	if i < 0 {
+	if set == "" {
 		return nil, fmt.Errorf("%w: %s holds no complete set of pipeline %q: build one with trickle baseline build, or look at baseline.url", ErrNoSet, s.where, s.pipeline)
 	}
-	return s.Load(ctx, sets[i].Set)
+	return s.Load(ctx, set)
+}
+
+// Newest names the newest complete set; none is no error, and an empty name.
+func (s *Store) Newest(ctx context.Context) (string, error) {
+	sets, err := s.Sets(ctx)
+	if i := slices.IndexFunc(sets, func(l Listed) bool { return !l.Partial }); err == nil && i >= 0 {
+		return sets[i].Set, nil
+	}
+	return "", err
 }
 
 // Load loads a complete set. Its errors are *CorruptError, *ForeignError, *ForgedError, or wrap ErrNoSet.
@@ -273,8 +281,7 @@ func (s *Store) Check(ctx context.Context, m *Manifest) error {
 	var faults []error
 	for i := range m.Tables {
 		t := &m.Tables[i]
-		sizes := make(map[string]int64)
-		err := s.list(ctx, folder(t.Table), func(name string, o *blob.ListObject) { sizes[name] = o.Size })
+		sizes, err := s.Sizes(ctx, t.Table)
 		if err != nil {
 			return err
 		}
@@ -292,6 +299,13 @@ func (s *Store) Check(ctx context.Context, m *Manifest) error {
 		faults = append(faults[:mostNamed], fmt.Errorf("and %d more", more))
 	}
 	return errors.Join(faults...)
+}
+
+// Sizes are those of all objects that there are of a table, by name.
+func (s *Store) Sizes(ctx context.Context, table string) (map[string]int64, error) {
+	sizes := make(map[string]int64)
+	err := s.list(ctx, folder(table), func(name string, o *blob.ListObject) { sizes[name] = o.Size })
+	return sizes, err
 }
 
 func (s *Store) remove(ctx context.Context, name string) error {

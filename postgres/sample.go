@@ -151,15 +151,41 @@ func (l *Layout) Pieces(ctx context.Context, c *pgconn.PgConn, bytes int) ([]mes
 	if size.rows < int64(fewest*rows) {
 		return nil, nil
 	}
-	sample, err := l.Sample(ctx, c, rows/oversampled, mostBoundaries)
+	return l.cut(ctx, c, rows, size.rows)
+}
+
+// Cuts cuts the whole table into pieces of about so many bytes as COPY sends them, by a sample, and returns no keys where that is one.
+func (l *Layout) Cuts(ctx context.Context, c *pgconn.PgConn, bytes int) ([]message.Key, error) {
+	rows, total, err := l.RowsIn(ctx, c, bytes)
+	if err != nil || total < 2*int64(rows) {
+		return nil, err
+	}
+	return l.cut(ctx, c, rows, total)
+}
+
+// cut cuts a table of about so many rows into pieces of some.
+func (l *Layout) cut(ctx context.Context, c *pgconn.PgConn, rows int, total int64) ([]message.Key, error) {
+	sample, err := l.Sample(ctx, c, max(1, rows/oversampled), mostBoundaries)
 	if err != nil {
 		return nil, err
 	}
+	// Fewer than were wanted where the table has fewer blocks.
+	each := max(1, int(int64(len(sample.Keys))*int64(rows)/total))
 	var keys []message.Key
-	for i := oversampled - 1; i < len(sample.Keys)-1; i += oversampled {
+	for i := each - 1; i < len(sample.Keys)-1; i += each {
 		keys = append(keys, sample.Keys[i])
 	}
 	return keys, nil
+}
+
+// RowsIn is about how many rows so many bytes hold as COPY sends them, and how many the table has.
+func (l *Layout) RowsIn(ctx context.Context, c *pgconn.PgConn, bytes int) (rows int, total int64, err error) {
+	size, err := l.size(ctx, c)
+	if err != nil {
+		return 0, 0, fmt.Errorf("measuring %s: %w", l.Name, err)
+	}
+	framed := size.width + 2 + 4*len(l.compared)
+	return max(1, bytes/framed), size.rows, nil
 }
 
 // blocks sums up the heaps of a table or its partitions, and finds the longest.

@@ -32,6 +32,9 @@ type At struct {
 	partitions string
 }
 
+// SameParts reports that another read was of the same partitions.
+func (at At) SameParts(o At) bool { return at.partitions == o.partitions }
+
 // Source reads a source database. It never writes. Whether that is a primary or a standby is asked with each read: a failover may change it.
 type Source struct {
 	pool    *pgxpool.Pool
@@ -280,21 +283,12 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 		return Scan{}, err
 	}
 	if o.Known != nil && o.Known.Xmin != 0 {
-		p := &params{}
-		var total, settled uint64
-		same := false
-		sql := "SELECT count(*), count(*) FILTER (WHERE " + l.settledSQL(Settled{Xmin: o.Known.Xmin}) + "), " + l.sameSQL(p, o.Known.Xmin) + " FROM " + l.rows() + " t" + l.where(p, r)
-		err := each(ctx, c, sql, p.args, func(row [][]byte) error {
-			total, _ = strconv.ParseUint(string(row[0]), 10, 64)
-			settled, _ = strconv.ParseUint(string(row[1]), 10, 64)
-			same = isTrue(row[2])
-			return nil
-		})
+		rows, unchanged, err := l.Unchanged(ctx, c, r, *o.Known)
 		if err != nil {
 			return Scan{}, err
 		}
-		if same && total == settled && total == o.Known.Print.Rows {
-			return Scan{Print: o.Known.Print, Rows: int(total), Unchanged: true}, nil
+		if unchanged {
+			return Scan{Print: o.Known.Print, Rows: int(rows), Unchanged: true}, nil
 		}
 	}
 	p := &params{}
@@ -320,6 +314,25 @@ func (l *Layout) Scan(ctx context.Context, c *pgconn.PgConn, r message.Range, o 
 		return nil
 	})
 	return scan, err
+}
+
+// Unchanged counts a range's rows, and tells whether the known thumbprint still holds.
+func (l *Layout) Unchanged(ctx context.Context, c *pgconn.PgConn, r message.Range, known Known) (rows uint64, unchanged bool, err error) {
+	if err := l.checkRange(r); err != nil {
+		return 0, false, err
+	}
+	p := &params{}
+	sql := "SELECT count(*), count(*) FILTER (WHERE " + l.settledSQL(Settled{Xmin: known.Xmin}) + "), " + l.sameSQL(p, known.Xmin) + " FROM " + l.rows() + " t" + l.where(p, r)
+	err = each(ctx, c, sql, p.args, func(row [][]byte) error {
+		settled, err := strconv.ParseUint(string(row[1]), 10, 64)
+		if err != nil {
+			return err
+		}
+		rows, err = strconv.ParseUint(string(row[0]), 10, 64)
+		unchanged = isTrue(row[2]) && rows == settled && rows == known.Print.Rows
+		return err
+	})
+	return rows, unchanged, err
 }
 
 // sameSQL is true while the name stands for the same table, of the same partitions, as before a transaction: one that takes another's place brings rows
