@@ -31,10 +31,13 @@ func (e element) or(null string) string {
 
 // Stand-ins for NULL where it has to have a hash. A value that happened to be one of these would pass for NULL.
 const (
-	nullInteger = "5871781006564002453"
-	nullNumeric = "-5871781006564002453.7046029254386353131"
-	nullText    = "'NULL 51c8a7c25a2d0f15'"
-	nullJSON    = `'"NULL 51c8a7c25a2d0f15"'::jsonb`
+	nullInt8     = 5871781006564002453
+	nullInteger  = "5871781006564002453"
+	nullNumeric  = "-5871781006564002453.7046029254386353131"
+	nullWord     = "NULL 51c8a7c25a2d0f15"
+	nullText     = "'" + nullWord + "'"
+	nullDocument = `"` + nullWord + `"`
+	nullJSON     = "'" + nullDocument + "'::jsonb"
 )
 
 // chained is how many columns one chain of hashes takes: each is a level of nesting for the server's parser, which has a limit.
@@ -85,7 +88,7 @@ func (l *Layout) recordSQL(elements []element, seed uint64) string {
 			whole = link(whole)
 		}
 		chains = append(chains, finished(whole))
-		whole = mark(seed, "chain "+strconv.Itoa(len(chains)))
+		whole = mark(seed, chainName(len(chains)))
 	}
 	switch len(chains) {
 	case 0:
@@ -97,15 +100,26 @@ func (l *Layout) recordSQL(elements []element, seed uint64) string {
 	}
 }
 
+func chainName(n int) string { return "chain " + strconv.Itoa(n) }
+
+// finishing is what is hashed last.
+const finishing = 1597463007
+
 // finished is the last step. A record's hash is a sum over its columns: without a step that is none, two rows that swap a value would have the same
 // sum of digests as before.
-func finished(hash string) string { return "pg_catalog.hashint8extended(1597463007, " + hash + ")" }
+func finished(hash string) string {
+	return "pg_catalog.hashint8extended(" + strconv.Itoa(finishing) + ", " + hash + ")"
+}
 
 // mark is a constant that is made of what it is for.
 func mark(seed uint64, purpose string) string {
+	return strconv.FormatUint(markOf(seed, purpose), 10) + "::int8"
+}
+
+func markOf(seed uint64, purpose string) uint64 {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%x %s", seed, purpose)
-	return strconv.FormatUint(h.Sum64()>>1|1, 10) + "::int8"
+	return h.Sum64()>>1 | 1
 }
 
 func integerLink(e element, under string) string {
