@@ -12,8 +12,9 @@ import (
 )
 
 // restoring is true while a restore of the pipeline $1 is under way: what the replica holds is of many moments, or not all there, so nothing that differs is drift.
-// One that failed has left such a replica behind, until it is taken up again or given up. While it is being proven, what differs is to be corrected.
-const restoring = `EXISTS (SELECT FROM trickle.restores o WHERE o.pipeline = $1 AND o.state IN ('loading', 'loaded', 'playing', 'finishing', 'failed'))`
+// One that failed before it was being proven has left such a replica behind, until it is taken up again or given up. While it is being proven, what differs is to be corrected.
+const restoring = `EXISTS (SELECT FROM trickle.restores o WHERE o.pipeline = $1 
+	AND (o.state IN ('loading', 'loaded', 'playing', 'finishing') OR o.state = 'failed' AND o.stopped <> 'proving'))`
 
 // Restoring says why nothing may be corrected, empty where no restore is under way.
 func (l *Ledger) Restoring(ctx context.Context) (string, error) {

@@ -1,4 +1,4 @@
-// Package postgres is how both sides read a table: catalogue, keys, ranges, row digests, and the fence on refetches.
+// Package postgres is how both sides read a table: catalogue, keys, ranges, row digests, and the fence on refetches; and what makes a table like it in another database.
 //
 // It decides what a table looks like to the verifier: which columns are compared and as what type, which unique key walks it, how a
 // range becomes a WHERE clause, and how a row becomes 64 bits. What always holds: a column goes into the record digest as it is only if

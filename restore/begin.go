@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -54,6 +55,9 @@ func (r *Restorer) begin(ctx context.Context, m *baseline.Manifest, p *Plan) (*e
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making the replica ready for set %s, of which nothing was written: %w", m.Set, err)
+	}
+	if slices.ContainsFunc(tables, func(t *table) bool { return t.created && len(t.Definition.Extensions) > 0 }) {
+		r.Pool.Reset() // a connection finds the operators of those extensions that were there when it was opened
 	}
 	return &out, nil
 }

@@ -65,6 +65,7 @@ func TestTriggers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, fresh(t, orders, rows(50)), fresh(t, orders, `CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := upper(NEW.name); RETURN NEW; END $$;
 		CREATE TRIGGER t BEFORE INSERT ON public.orders FOR EACH ROW EXECUTE FUNCTION public.f()`), export{tables: []string{"public.orders"}, rows: 20})
+	w.options.Jobs = 1
 	_, err := w.restorer().Load(t.Context(), w.set)
 	holds(t, err, "a trigger", w.set.Tables[0].Objects[0].Name)
 	if got := one(t, w.replica, "SELECT count(*) FROM public.orders"); got != "0" {

@@ -274,9 +274,12 @@ func (w *work) copy(ctx context.Context, conn *pgxpool.Conn, g *postgres.Loading
 	return fmt.Errorf("copying object %s, range %s, into %s: %w", o.Name, o.Range, t.to.Name, err)
 }
 
+// unhurried takes off the limits that a role may have for what takes long when something has hung.
+const unhurried = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+
 // set makes the settings under which rows are written. A commit does not wait for the disk: a server that crashes loses a range and its mark together.
 func (w *work) set(ctx context.Context, c *pgconn.PgConn) error {
-	setting := "SET LOCAL synchronous_commit = off"
+	setting := "SET LOCAL synchronous_commit = off; " + unhurried
 	if w.o.Role != "" && w.o.Role != "origin" {
 		setting += "; SET LOCAL session_replication_role = " + postgres.Literal(w.o.Role)
 	}

@@ -84,7 +84,7 @@ func (w *work) part(ctx context.Context, conn *pgxpool.Conn, t *table, p postgre
 		if _, err := tx.Exec(ctx, `SELECT pg_catalog.set_config('maintenance_work_mem', $1, true) WHERE pg_catalog.pg_size_bytes($1) > pg_catalog.pg_size_bytes(pg_catalog.current_setting('maintenance_work_mem'))`, w.o.Memory); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '1min'"); err != nil {
+		if err := tx.Conn().PgConn().Exec(ctx, "SET LOCAL lock_timeout = '1min'; "+unhurried).Close(); err != nil {
 			return err
 		}
 		m, err = p.Make(ctx, tx.Conn().PgConn(), t.to.place(), refers)

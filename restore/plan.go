@@ -88,8 +88,8 @@ func (r *Restorer) Plan(ctx context.Context, m *baseline.Manifest) (Plan, error)
 		s.fault("", "the policy names none of its tables")
 		return p, s.refused()
 	}
-	open, err := r.Ledger.OpenRestore(ctx)
-	if err != nil && !r.unmigrated(ctx) {
+	open, err := r.open(ctx)
+	if err != nil {
 		return p, err
 	}
 	if s.open = open; resumes(open, m) {

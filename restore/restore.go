@@ -132,6 +132,14 @@ type Loaded struct {
 // found before anything is written are a *RefusedError.
 func (r *Restorer) Load(ctx context.Context, m *baseline.Manifest) (out Loaded, err error) {
 	began := time.Now()
+	before, err := r.open(ctx)
+	if err != nil {
+		return out, err
+	}
+	if resumes(before, m) && stateOf(*before) != entry.RestoreLoading {
+		out.Restore, out.Resumed = *before, true
+		return out, nil // that is behind it, and the set may be gone from the store
+	}
 	if out.Plan, err = r.Plan(ctx, m); err != nil {
 		return out, err
 	}
@@ -153,8 +161,8 @@ func (r *Restorer) Load(ctx context.Context, m *baseline.Manifest) (out Loaded, 
 		}
 	}
 	out.Restore = *open
-	if state := stateOf(*open); state != entry.RestoreLoading {
-		return out, nil // that is behind it
+	if stateOf(*open) != entry.RestoreLoading {
+		return out, nil // another process was quicker
 	}
 	if err := r.Ledger.AdvanceRestore(ctx, open.ID, entry.RestoreLoading); err != nil {
 		return out, err
@@ -170,6 +178,15 @@ func (r *Restorer) Load(ctx context.Context, m *baseline.Manifest) (out Loaded, 
 	out.Restore.State = entry.RestoreLoaded
 	out.Seconds = time.Since(began).Seconds()
 	return out, nil
+}
+
+// open is the restore that has yet to come to an end, nil where there is none, nor a ledger.
+func (r *Restorer) open(ctx context.Context) (*entry.Restore, error) {
+	open, err := r.Ledger.OpenRestore(ctx)
+	if err != nil && r.unmigrated(ctx) {
+		return nil, nil
+	}
+	return open, err
 }
 
 // stateOf is the state that a restore is in or failed in.

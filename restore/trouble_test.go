@@ -225,6 +225,12 @@ func TestNothingIsCorrectedMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		held(state == "playing" || state == "finishing")
+		if state != "done" {
+			if err := l.FailRestore(t.Context(), out.Restore.ID, "no luck"); err != nil {
+				t.Fatal(err)
+			}
+			held(state != "proving")
+		}
 	}
 }
 
