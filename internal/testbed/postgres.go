@@ -27,6 +27,9 @@ import (
 	"github.com/trickle-verify/trickle/internal/testbed/loopback"
 )
 
+// FolderPrefix is how the names of servers' temporary folders begin.
+const FolderPrefix = "trickle-pg-"
+
 const (
 	superuser    = "postgres"
 	settingsFile = "testbed.conf"
@@ -43,6 +46,8 @@ type Options struct {
 	Files map[string][]byte
 	// Binaries is the folder with postgres and initdb. Empty means that FindBinaries looks for it.
 	Binaries string
+	// Parent is where the temporary folder is made. Empty means the system's place for such.
+	Parent string
 }
 
 // Postgres is one server. Restart brings it back on the same port with its data; Pause freezes all of its processes.
@@ -50,6 +55,7 @@ type Postgres struct {
 	*child.Server
 	binaries string
 	account  *account // whom the server runs as; nil for ourselves
+	parent   string   // of base
 	base     string   // temporary: socket, log and, unless the caller gave a folder, data
 	data     string
 	port     int
@@ -84,13 +90,14 @@ func prepare(ctx context.Context, opts Options) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := shortTempDir()
+	base, err := shortTempDir(opts.Parent)
 	if err != nil {
 		return nil, fmt.Errorf("folder for postgres: %w", err)
 	}
 	p := &Postgres{
 		binaries: binaries,
 		account:  as,
+		parent:   opts.Parent,
 		base:     base,
 		data:     filepath.Join(base, "data"),
 		settings: map[string]string{
@@ -262,11 +269,13 @@ func (p *Postgres) run(ctx context.Context, program string, args ...string) erro
 }
 
 // shortTempDir makes a folder whose path leaves room for a socket's name: those have about a hundred bytes on every system.
-func shortTempDir() (string, error) {
+func shortTempDir(parent string) (string, error) {
 	const longest = 60
-	parent := os.TempDir()
+	if parent == "" {
+		parent = os.TempDir()
+	}
 	if len(parent) > longest {
 		parent = "/tmp"
 	}
-	return os.MkdirTemp(parent, "trickle-pg-")
+	return os.MkdirTemp(parent, FolderPrefix)
 }

@@ -28,7 +28,7 @@ func (p *Postgres) StartStandby(ctx context.Context, opts StandbyOptions) (*Post
 	if opts.Name == "" {
 		opts.Name = "standby"
 	}
-	s, err := prepare(ctx, Options{Settings: opts.Settings, Binaries: p.binaries})
+	s, err := prepare(ctx, Options{Settings: opts.Settings, Binaries: p.binaries, Parent: p.parent})
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 // Package pgtest gives tests a real Postgres.
 //
 // It decides that one server is shared by all tests of a test binary, each with a database of its own, and one more for each other major
-// version that a test asks for. What always holds: a database is new and empty, and is dropped when its test ends; a server starts with the
+// version that a test asks for, and that servers keep their files in memory where there is plenty of it. What always holds: a database is new and empty, and is dropped when its test ends; a server starts with the
 // first test that needs it and is gone before the binary ends. A machine without a Postgres fails the test, and never skips it.
 package pgtest
 
@@ -105,9 +105,9 @@ func start(ctx context.Context, major int) (*testbed.Postgres, error) {
 			return nil, err
 		}
 	}
-	return testbed.StartPostgres(ctx, testbed.Options{Binaries: binaries, Settings: map[string]string{
+	return testbed.StartPostgres(ctx, inMemory(testbed.Options{Binaries: binaries, Settings: map[string]string{
 		"max_connections": "200", "max_wal_senders": "50", "max_replication_slots": "50",
-	}})
+	}}))
 }
 
 // Database makes a database in the shared server, to be dropped at the end of the test, and returns its DSN.
@@ -164,7 +164,7 @@ func Server(t testing.TB, opts testbed.Options) *testbed.Postgres {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	server, err := testbed.StartPostgres(ctx, opts)
+	server, err := testbed.StartPostgres(ctx, inMemory(opts))
 	if err != nil {
 		t.Fatal(err)
 	}
