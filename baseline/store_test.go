@@ -1,6 +1,7 @@
 package baseline_test
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/url"
@@ -72,6 +73,10 @@ func TestStores(t *testing.T) {
 			defer c.Close()
 			if b, err := io.ReadAll(c); err != nil || string(b) != rows || c.Header.Rows != 2 || c.Header.Position[0].Offsets[1] != 8 {
 				t.Errorf("%d bytes, %v, %+v", len(b), err, c.Header)
+			}
+			one, err := again.Hash(t.Context(), m.Set)
+			if other, err2 := again.Hash(t.Context(), old.Set); errors.Join(err, err2) != nil || len(one) != 32 || bytes.Equal(one, other) {
+				t.Errorf("hashes %x and %x, %v, %v", one, other, err, err2)
 			}
 			// Another pipeline in the same bucket sees nothing of it, and another key believes nothing.
 			if _, err := store(baseline.Options{Pipeline: "sho"}).Latest(t.Context()); !errors.Is(err, baseline.ErrNoSet) {

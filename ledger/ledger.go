@@ -99,6 +99,32 @@ func (l *Ledger) Pin(ctx context.Context, source string) (string, error) {
 	return *pinned, nil
 }
 
+// Pinned is the pinned source, empty where there is none yet.
+func (l *Ledger) Pinned(ctx context.Context) (string, error) {
+	var pinned *string
+	err := l.pool.QueryRow(ctx, `SELECT max(source) FROM trickle.pipelines WHERE pipeline = $1`, l.pipeline).Scan(&pinned)
+	if err != nil {
+		return "", fmt.Errorf("looking for the pinned source: %w", missing(err))
+	}
+	if pinned == nil {
+		return "", nil
+	}
+	return *pinned, nil
+}
+
+// TableNames are the tables that the ledger knows, as the source calls them.
+func (l *Ledger) TableNames(ctx context.Context) ([]string, error) {
+	rows, err := l.pool.Query(ctx, `SELECT table_name FROM trickle.tables WHERE pipeline = $1 ORDER BY table_name`, l.pipeline)
+	if err != nil {
+		return nil, fmt.Errorf("listing tables: %w", missing(err))
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("listing tables: %w", missing(err))
+	}
+	return names, nil
+}
+
 // Repin replaces the pinned source, because a person says that it was replaced on purpose.
 func (l *Ledger) Repin(ctx context.Context, source string) error {
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET source = $2 WHERE pipeline = $1`, l.pipeline, source)

@@ -31,6 +31,9 @@ func (t Topics) CursorGroup() string { return t.Pipeline + ".cursors" }
 // DetectorGroup is the consumer group in which the instances of one consumer share the verification.
 func (t Topics) DetectorGroup(consumer string) string { return t.Pipeline + ".detector." + consumer }
 
+// PlayGroup is the group under which one replica that plays the CDC's log forward by itself shows how far it has got.
+func (t Topics) PlayGroup(consumer string) string { return t.Pipeline + ".playforward." + consumer }
+
 // DebeziumGroup is the consumer group in which the instances of one consumer share what a Debezium connector tells.
 func (t Topics) DebeziumGroup(consumer string) string { return t.Pipeline + ".debezium." + consumer }
 

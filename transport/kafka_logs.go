@@ -211,3 +211,36 @@ func outside(at Partition, offset int64, has Extent) error {
 	p.Offsets[at.ID], l.Partitions[at.ID] = offset, has
 	return p.held(l)
 }
+
+// PositionAt is the position in topics at a time: in each partition the first record that was written then or later. A topic that does not exist has no offsets.
+func (k *Kafka) PositionAt(ctx context.Context, topics []string, at time.Time) (Position, error) {
+	logs, err := k.Logs(ctx, topics)
+	if err != nil {
+		return nil, err
+	}
+	out := Ends(logs)
+	var there []string
+	for _, l := range logs {
+		if len(l.Partitions) > 0 {
+			there = append(there, l.Topic)
+		}
+	}
+	after := func(ctx context.Context, topics ...string) (kadm.ListedOffsets, error) {
+		return k.admin.ListOffsetsAfterMilli(ctx, at.UnixMilli(), topics...)
+	}
+	var found kadm.ListedOffsets
+	if err := k.patient(ctx, func() (err error) {
+		found, err = k.offsets(ctx, after, there)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	for i, l := range logs {
+		for n, has := range l.Partitions {
+			if o, ok := found.Lookup(l.Topic, int32(n)); ok && o.Offset >= 0 {
+				out[i].Offsets[n] = max(has.Start, min(o.Offset, has.End))
+			}
+		}
+	}
+	return out, nil
+}

@@ -120,3 +120,19 @@ func TestWrittenAt(t *testing.T) {
 		t.Errorf("a topic that is missing: %v", err)
 	}
 }
+
+func TestThePositionAtATime(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	s := newSink(ctx, t, nil, transport.TopicSpec{Name: "a", Partitions: 2}, transport.TopicSpec{Name: "b", Partitions: 1})
+	s.produce(ctx, "a", 5) // a second apart, in the first partition
+	for after, want := range map[time.Duration]int64{-time.Hour: 0, 1500 * time.Millisecond: 2, 4 * time.Second: 4, time.Hour: 5} {
+		at, err := s.bus.PositionAt(ctx, []string{"a", "b", "missing"}, time.UnixMilli(written).Add(after))
+		if err != nil || len(at) != 3 || at[0].ID == "" {
+			t.Fatal(at, err)
+		}
+		if !reflect.DeepEqual(at[0].Offsets, []int64{want, 0}) || !reflect.DeepEqual(at[1].Offsets, []int64{0}) || len(at[2].Offsets) != 0 {
+			t.Errorf("%s: %v, want %d", after, at, want)
+		}
+	}
+}

@@ -161,7 +161,10 @@ func (f *Flags) CursorFile(c *cobra.Command) {
 func (f *Flags) JSON() bool { return f.format == "json" }
 
 // Settings fills in the environment and makes the logger.
-func (f *Flags) Settings() (app.Settings, error) {
+func (f *Flags) Settings() (app.Settings, error) { return f.SettingsTo(os.Stderr) }
+
+// SettingsTo does so with a log that goes elsewhere than to standard error.
+func (f *Flags) SettingsTo(log io.Writer) (app.Settings, error) {
 	s := f.settings
 	if s.SourceDSN == "" {
 		s.SourceDSN = os.Getenv("TRICKLE_SOURCE_DSN")
@@ -184,18 +187,29 @@ func (f *Flags) Settings() (app.Settings, error) {
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
 		return s, fmt.Errorf("--log-level %q: use debug, info, warn or error", f.level)
 	}
-	s.Log = Logger(os.Stderr, level)
+	s.Log = Logger(log, level)
 	s.Watch = true
 	return s, nil
 }
 
 // Logger writes text to a terminal and JSON to anything else.
-func Logger(w *os.File, level slog.Level) *slog.Logger {
+func Logger(w io.Writer, level slog.Level) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
-	if term.IsTerminal(int(w.Fd())) {
+	if onTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, o))
 	}
 	return slog.New(slog.NewJSONHandler(w, o))
+}
+
+// onTerminal tells whether a person reads what is written: on a terminal, or through what says that it writes to one.
+func onTerminal(w io.Writer) bool {
+	switch w := w.(type) {
+	case *os.File:
+		return term.IsTerminal(int(w.Fd()))
+	case interface{ Terminal() bool }:
+		return w.Terminal()
+	}
+	return false
 }
 
 // PrintJSON writes one indented object.
