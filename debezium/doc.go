@@ -1,4 +1,14 @@
-// Package debezium asks a Debezium connector for an incremental snapshot and tells from its notifications how that goes.
+// Package debezium asks a Debezium connector for an incremental snapshot and tells from its notifications how that goes, and reads the events that it writes.
+//
+// # Events
+//
+// A Decoder decides what an event says: which table, what happened, where in the source's log that stands, and what each column holds, in the form in which Postgres reads it. What a
+// value means it takes from the event's schema or, where JsonConverter wrote none, from the type of the column that it goes to and the connector's settings. What always holds: a value is
+// what the source's column held as far as Debezium wrote it, or an error that names the column; where it may be read in two ways and nothing decides, that is an error too. A large value
+// that an update left alone is told from NULL where Debezium tells it; see docs/baseline.md for the types in which it does not. What is no event is recognised and left out (a tombstone, a
+// heartbeat, a mark of a transaction) or refused with what to do (ErrNoJSON, ErrFlattened).
+//
+// # Snapshots
 //
 // It decides what a signal says, what a notification means, and from both where a snapshot stands. Debezium reads signals from a Kafka topic, key by key: one
 // whose key is the connector's topic.prefix is its own. It then reads the table, or what a filter leaves of it, chunk by chunk into the very topics that carry
