@@ -238,3 +238,32 @@ CREATE TABLE IF NOT EXISTS trickle.restore_ranges (
     done       boolean NOT NULL DEFAULT false,
     PRIMARY KEY (restore_id, n)
 );
+
+-- How far the CDC's logs were played into this replica, written in the transaction of the rows: each partition's next offset, and where in the source's log its newest event stood.
+CREATE TABLE IF NOT EXISTS trickle.read_points (
+    pipeline   text NOT NULL,
+    topic      text NOT NULL,
+    topic_id   text NOT NULL,                 -- of this topic, and of no other that bears its name before or after; empty: not known
+    partition  integer NOT NULL,              -- -1: the topic had none yet
+    next       bigint NOT NULL,               -- offset of the next record
+    commit_lsn pg_lsn,                        -- NULL: no event of it was played yet
+    lsn        pg_lsn,
+    source_at  timestamptz,                   -- the latest commit seen, the source's clock
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (pipeline, topic, partition)
+);
+
+-- The same of each table as a whole, and what was played into it.
+CREATE TABLE IF NOT EXISTS trickle.played_tables (
+    pipeline             text NOT NULL,
+    table_name           text NOT NULL,       -- as the source calls it
+    commit_lsn           pg_lsn,
+    lsn                  pg_lsn,
+    source_at            timestamptz,
+    truncated_commit_lsn pg_lsn,              -- the newest truncation
+    truncated_lsn        pg_lsn,
+    truncated_at         timestamptz,
+    events               bigint NOT NULL DEFAULT 0,
+    incomplete           bigint NOT NULL DEFAULT 0, -- updates of rows that were not there, which the events did not hold in full
+    PRIMARY KEY (pipeline, table_name)
+);
