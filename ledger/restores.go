@@ -147,6 +147,15 @@ func (l *Ledger) LoadRange(ctx context.Context, tx pgx.Tx, id string, n int) (bo
 	return tag.RowsAffected() > 0, nil
 }
 
+// ReloadTable marks all ranges of a table as not copied in, in the transaction that empties it.
+func (l *Ledger) ReloadTable(ctx context.Context, tx pgx.Tx, id, table string) error {
+	_, err := tx.Exec(ctx, `UPDATE trickle.restore_ranges SET done = false WHERE restore_id = $1 AND table_name = $2`, id, table)
+	if err != nil {
+		return fmt.Errorf("recording that %s is to be copied in again: %w", table, err)
+	}
+	return nil
+}
+
 // Indexed marks a table of which all that holds for any rows has been made.
 func (l *Ledger) Indexed(ctx context.Context, id, table string) error {
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.restore_tables SET indexed = true WHERE restore_id = $1 AND table_name = $2`, id, table)

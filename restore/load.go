@@ -80,13 +80,13 @@ func (r *Restorer) load(ctx context.Context, m *baseline.Manifest, out *Loaded) 
 func (r *Restorer) resumed(ctx context.Context, m *baseline.Manifest, of entry.Restore) ([]*table, error) {
 	tables, _ := r.tables(m)
 	if len(tables) != len(of.Tables) {
-		return nil, fmt.Errorf("restore %s was begun with %d tables and the policy names %d now: give it the policy that it was begun with, or begin anew with --replace", of.ID, len(of.Tables), len(tables))
+		return nil, fmt.Errorf("restore %s was begun with %d tables and the policy names %d now: give it the policy that it was begun with, or give that up and begin anew with --replace and another set", of.ID, len(of.Tables), len(tables))
 	}
 	return tables, pgx.BeginFunc(ctx, r.Pool, func(tx pgx.Tx) error {
 		for _, t := range tables {
 			n := slices.IndexFunc(of.Tables, func(o entry.RestoredTable) bool { return o.Table == t.Table.Table && o.Replica == t.to.Name.String() })
 			if n < 0 {
-				return fmt.Errorf("restore %s was begun without table %s, which is %s here: give it the policy that it was begun with, or begin anew with --replace", of.ID, t.Table.Table, t.to.Name)
+				return fmt.Errorf("restore %s was begun without table %s, which is %s here: give it the policy that it was begun with, or give that up and begin anew with --replace and another set", of.ID, t.Table.Table, t.to.Name)
 			}
 			var err error
 			if t.created = of.Tables[n].Created; t.created {
@@ -122,7 +122,7 @@ func (w *work) plan(ctx context.Context, tables []*table, of entry.Restore) erro
 		for i := range t.Objects {
 			o := &t.Objects[i]
 			if n >= len(known) || known[n].Object != o.Name || known[n].Table != t.Table.Table {
-				return fmt.Errorf("set %s is another than the one that restore %s was begun with: begin anew with --replace", w.m.Set, w.id)
+				return fmt.Errorf("set %s is another than the one that restore %s was begun with: give that up and begin anew with --replace and another set", w.m.Set, w.id)
 			}
 			w.progress.Rows += int64(o.Rows)
 			w.progress.Bytes += o.Bytes
@@ -140,7 +140,7 @@ func (w *work) plan(ctx context.Context, tables []*table, of entry.Restore) erro
 		}
 	}
 	if n != len(known) {
-		return fmt.Errorf("set %s is another than the one that restore %s was begun with: begin anew with --replace", w.m.Set, w.id)
+		return fmt.Errorf("set %s is another than the one that restore %s was begun with: give that up and begin anew with --replace and another set", w.m.Set, w.id)
 	}
 	w.progress.Ranges = n
 	return nil

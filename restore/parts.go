@@ -32,7 +32,7 @@ func (w *work) complete(ctx context.Context, conn *pgxpool.Conn, t *table) error
 		w.tell("making the key of " + t.to.Name.String())
 		if _, err := w.part(ctx, conn, t, t.Definition.Key); err != nil {
 			if postgres.State(err) == "23505" {
-				return fmt.Errorf("%w: somebody else has written to the table: stop what does, and begin anew with --replace", err)
+				return w.intruded(ctx, conn, t, err)
 			}
 			return err
 		}
@@ -53,6 +53,20 @@ func (w *work) complete(ctx context.Context, conn *pgxpool.Conn, t *table) error
 	}
 	w.tell("")
 	return nil
+}
+
+// intruded has a table that the restore has made copied in again, since somebody else has written rows to it that bear keys of the set's.
+func (w *work) intruded(ctx context.Context, conn *pgxpool.Conn, t *table, key error) error {
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "TRUNCATE ONLY "+t.to.Name.SQL()); err != nil {
+			return err
+		}
+		return w.Ledger.ReloadTable(ctx, tx, w.id, t.Table.Table)
+	})
+	if err != nil {
+		return errors.Join(key, fmt.Errorf("emptying %s to copy it in again: %w", t.to.Name, err))
+	}
+	return fmt.Errorf("%w: somebody else writes to the table: stop what does, and run the restore again, which copies that table in anew", key)
 }
 
 // note keeps a part that could not be made, unless that is because the connection broke, or everything stops.

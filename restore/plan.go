@@ -200,7 +200,7 @@ func (s *survey) missing(ctx context.Context, t *table) error {
 		s.plan.LeftOut = append(s.plan.LeftOut, name.String()+": "+why)
 	}
 	if s.made(t) {
-		s.fault(name.String(), "the restore that stopped had made it, and it is gone: run trickle-consumer restore with --replace to begin anew")
+		s.fault(name.String(), "the restore that stopped had made it, and it is gone: give that up and begin anew with --replace and another set")
 	}
 	if len(d.Columns) == 0 || d.Key.Body == "" {
 		s.fault(name.String(), "it is not there, and the set does not say how to make it: make it, and leave it empty")
@@ -226,13 +226,32 @@ func (s *survey) missing(ctx context.Context, t *table) error {
 		}
 	}
 	for _, e := range d.Extensions {
-		available := false
-		if err := s.tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = $1)", e.Name).Scan(&available); err != nil {
-			return fmt.Errorf("looking for extension %s: %w", e.Name, err)
+		if err := s.extension(ctx, name.String(), e); err != nil {
+			return err
 		}
-		if !available {
-			s.fault(name.String(), "it needs extension %s, which this server does not have: install the package that brings it", postgres.Quote(e.Name))
-		}
+	}
+	return nil
+}
+
+// extension looks whether one is there, or can be made.
+func (s *survey) extension(ctx context.Context, table string, e postgres.Extension) error {
+	var here *string
+	var available, may bool
+	err := s.tx.QueryRow(ctx, `SELECT (SELECT n.nspname::text FROM pg_catalog.pg_extension x JOIN pg_catalog.pg_namespace n ON n.oid = x.extnamespace WHERE x.extname = $1),
+			EXISTS (SELECT FROM pg_catalog.pg_available_extensions WHERE name = $1),
+			(SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) OR EXISTS (SELECT FROM pg_catalog.pg_available_extensions a JOIN pg_catalog.pg_available_extension_versions v
+				ON v.name = a.name AND v.version = a.default_version WHERE a.name = $1 AND (NOT v.superuser OR v.trusted AND pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')))`,
+		e.Name).Scan(&here, &available, &may)
+	switch {
+	case err != nil:
+		return fmt.Errorf("looking for extension %s: %w", e.Name, err)
+	case here != nil && *here != e.Schema:
+		s.fault(table, "it needs extension %s in schema %s, as at the source, and it is in %s here: ALTER EXTENSION %s SET SCHEMA %s", postgres.Quote(e.Name), postgres.Quote(e.Schema), postgres.Quote(*here), postgres.Quote(e.Name), postgres.Quote(e.Schema))
+	case here != nil:
+	case !available:
+		s.fault(table, "it needs extension %s, which this server does not have: install the package that brings it", postgres.Quote(e.Name))
+	case !may:
+		s.fault(table, "it needs extension %s, which this role may not make: run, as a superuser, CREATE EXTENSION %s SCHEMA %s", postgres.Quote(e.Name), postgres.Quote(e.Name), postgres.Quote(e.Schema))
 	}
 	return nil
 }

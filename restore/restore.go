@@ -39,6 +39,7 @@ type Ledger interface {
 	BeginRestore(ctx context.Context, tx pgx.Tx, r entry.Restore, ranges []entry.RestoredRange) error
 	RestoreRanges(ctx context.Context, id string) ([]entry.RestoredRange, error)
 	LoadRange(ctx context.Context, tx pgx.Tx, id string, n int) (bool, error)
+	ReloadTable(ctx context.Context, tx pgx.Tx, id, table string) error
 	Indexed(ctx context.Context, id, table string) error
 	AdvanceRestore(ctx context.Context, id, state string) error
 	FailRestore(ctx context.Context, id, failure string) error

@@ -4,6 +4,10 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/postgres"
 	"github.com/trickle-verify/trickle/restore"
 )
@@ -164,24 +168,30 @@ func TestRefused(t *testing.T) {
 func TestRights(t *testing.T) {
 	t.Parallel()
 	source := fresh(t, orders, rows(10))
+	extended := fresh(t, "CREATE SCHEMA ext; CREATE EXTENSION bloom SCHEMA ext; CREATE TABLE public.orders (id int PRIMARY KEY); CREATE INDEX ON public.orders USING bloom (id)")
 	for name, c := range map[string]struct {
 		there, want string
 		replace     bool
+		source      *pgxpool.Pool
 	}{
-		"schema":   {there: "", want: "GRANT USAGE, CREATE ON SCHEMA"},
-		"insert":   {there: orders + "GRANT SELECT ON public.orders TO PUBLIC", want: "GRANT INSERT ON"},
-		"truncate": {there: orders + "INSERT INTO public.orders VALUES (1); GRANT SELECT, INSERT ON public.orders TO PUBLIC", want: "GRANT TRUNCATE ON", replace: true},
-		"security": {there: orders + "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY; GRANT SELECT, INSERT ON public.orders TO PUBLIC", want: "BYPASSRLS"},
+		"extension": {there: "CREATE SCHEMA ext; GRANT USAGE, CREATE ON SCHEMA public TO PUBLIC", want: `CREATE EXTENSION "bloom" SCHEMA "ext"`, source: extended},
+		"schema":    {there: "", want: "GRANT USAGE, CREATE ON SCHEMA"},
+		"insert":    {there: orders + "GRANT SELECT ON public.orders TO PUBLIC", want: "GRANT INSERT ON"},
+		"truncate":  {there: orders + "INSERT INTO public.orders VALUES (1); GRANT SELECT, INSERT ON public.orders TO PUBLIC", want: "GRANT TRUNCATE ON", replace: true},
+		"security":  {there: orders + "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY; GRANT SELECT, INSERT ON public.orders TO PUBLIC", want: "BYPASSRLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			admin := fresh(t, c.there, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+			admin := fresh(t, "REVOKE CREATE ON SCHEMA public FROM PUBLIC", c.there)
 			db := one(t, admin, "current_database()")
 			role := "plain_" + db
 			exec(t, admin, "CREATE ROLE "+postgres.Quote(role), "CREATE SCHEMA trickle AUTHORIZATION "+postgres.Quote(role))
 			t.Cleanup(func() { exec(t, admin, "DROP OWNED BY "+postgres.Quote(role), "DROP ROLE "+postgres.Quote(role)) })
 			replica := as(t, admin, role)
-			w := newWorld(t, source, replica, export{tables: []string{"public.orders"}, rows: 4})
+			if c.source == nil {
+				c.source = source
+			}
+			w := newWorld(t, c.source, replica, export{tables: []string{"public.orders"}, rows: 4})
 			w.options.Replace = c.replace
 			_, err := w.restorer().Load(t.Context(), w.set)
 			var refused *restore.RefusedError
@@ -203,5 +213,37 @@ func TestExtensions(t *testing.T) {
 	w.load(t)
 	if got := one(t, w.replica, "SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'"); got != "2" {
 		t.Error(got)
+	}
+}
+
+// Types of every kind arrive, in both formats, by both digests, in this version and in a newer one; a partitioned table as an ordinary one.
+func TestEveryKindOfType(t *testing.T) {
+	t.Parallel()
+	source := fresh(t, `CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE EXTENSION cube SCHEMA ext; CREATE TYPE public.mood AS ENUM ('a', 'b'); CREATE DOMAIN public.word AS text CHECK (length(VALUE) < 9);
+		CREATE TYPE public.pair AS (a public.mood, b numeric(9,3)); CREATE TYPE public.span AS RANGE (subtype = float8, subtype_diff = float8mi); CREATE DOMAIN public.words AS public.word[];
+		CREATE COLLATION public.fold (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+		CREATE TABLE public.plain (id uuid PRIMARY KEY, a smallint, b double precision, c timestamptz, d interval, e bytea, f jsonb, g inet, h date[], i int4range, j numeric, k bit varying, l money, m char(5), n "char", o oid,
+			p point, q macaddr, r tsvector, t time);
+		CREATE TABLE public.odd (at date, name text COLLATE public.fold, mood public.mood, moods public.mood[], word public.word, words public.words, pair public.pair, pairs public.pair[], span public.span, doc xml,
+			mail ext.citext, place ext.cube, many int8multirange, PRIMARY KEY (at, name)) PARTITION BY RANGE (at);
+		CREATE TABLE public.odd1 PARTITION OF public.odd FOR VALUES FROM ('2020-01-01') TO ('2020-03-01'); CREATE TABLE public.odd2 PARTITION OF public.odd DEFAULT;
+		INSERT INTO public.plain SELECT gen_random_uuid(), i, i / 3.0, now() + i * interval '1 h', i * interval '1 day 2 s', decode(md5(i::text), 'hex'), jsonb_build_object('k', i), '10.0.0.1', ARRAY['2020-01-01'::date + i, NULL],
+			int4range(i, i + 3), i / 7.0, i::bit(9), i::money, i::text, 'x', i, point(i, 1), '08:00:2b:01:02:03', to_tsvector('a b ' || i), '01:02:03' FROM generate_series(1, 120) i;
+		INSERT INTO public.odd SELECT '2020-01-01'::date + i, 'N' || i, 'b', ARRAY['a', NULL]::public.mood[], 'w' || i, ARRAY['x', 'y']::public.words, ROW('a', i / 7.0)::public.pair, ARRAY[ROW('b', i)::public.pair],
+			public.span(i, i + 1), '<a>1</a>', 'Mail' || i, ext.cube(i), int8multirange(int8range(i, i + 1)) FROM generate_series(1, 120) i`)
+	source.Reset()
+	for _, kind := range []digest.Kind{digest.Record, digest.Portable} {
+		replica := fresh(t)
+		if kind == digest.Portable {
+			replica = open(t, pgtest.DatabaseOf(t, 18))
+		}
+		w := newWorld(t, source, replica, export{tables: []string{"public.plain", "public.odd"}, rows: 50, kind: kind})
+		if !w.set.Tables[0].Binary || w.set.Tables[1].Binary {
+			t.Error("not one in binary and one as text")
+		}
+		w.load(t)
+		if got := one(t, w.replica, "SELECT relkind FROM pg_class WHERE oid = 'public.odd'::regclass"); got != "r" {
+			t.Error(got)
+		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/internal/testbed"
+	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/restore"
@@ -256,6 +258,24 @@ func TestAnotherSetAfterOneThatStopped(t *testing.T) {
 	}
 }
 
+// Rows that somebody else has brought meanwhile are found by the key at the latest, and go.
+func TestSomebodyElseWrites(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fresh(t, orders, rows(100)), fresh(t), export{tables: []string{"public.orders"}, rows: 20})
+	w.options.Progress = func(p restore.Progress) {
+		if p.RangesDone == 2 && one(t, w.replica, "SELECT count(*) FROM public.orders WHERE name = 'intruder'") == "0" {
+			exec(t, w.replica, "INSERT INTO public.orders VALUES (90, 'intruder')")
+		}
+	}
+	_, err := w.restorer().Load(t.Context(), w.set)
+	holds(t, err, "public.orders", "orders_pkey", "somebody else", "again")
+	if got := done(t, w); got != "0 of 6" {
+		t.Error(got)
+	}
+	w.options.Progress = nil
+	w.load(t)
+}
+
 // Of two at the same time one is told.
 func TestOneAtATime(t *testing.T) {
 	t.Parallel()
@@ -282,5 +302,42 @@ func TestRowsThatGoIntoFreeSpace(t *testing.T) {
 	if size, _ := strconv.Atoi(one(t, w.replica, "SELECT pg_relation_size('public.orders')")); size < 1<<19 {
 		t.Fatalf("there is no free space: %d", size)
 	}
+	w.load(t)
+}
+
+// A server that crashes has lost the newest ranges, since no commit waited for its disk: each together with its mark.
+func TestTheServerCrashes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fresh(t, orders, rows(6000)), nil, export{tables: []string{"public.orders"}, rows: 100})
+	server := pgtest.Server(t, testbed.Options{Settings: map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "0"}})
+	w.replica = open(t, pgtest.DatabaseOn(t, server))
+	lost := false
+	for round := range 3 {
+		claimed := 0
+		w.options.Progress = func(p restore.Progress) {
+			if p.RangesDone == 15*(round+1) && claimed == 0 {
+				claimed = p.RangesDone
+				if err := server.Kill(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if _, err := w.restorer().Load(t.Context(), w.set); err == nil {
+			t.Fatal("it went through")
+		}
+		if err := server.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.replica.Reset()
+		marked := one(t, w.replica, "SELECT coalesce(sum(rows), 0) FROM trickle.restore_ranges WHERE done")
+		if there := one(t, w.replica, "SELECT count(*) FROM public.orders"); there != marked {
+			t.Fatalf("%s rows are there and %s are claimed", there, marked)
+		}
+		lost = lost || marked != strconv.Itoa(100*claimed)
+	}
+	if !lost {
+		t.Error("nothing was ever lost, so that says nothing")
+	}
+	w.options.Progress = nil
 	w.load(t)
 }
