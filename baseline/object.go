@@ -64,7 +64,7 @@ type Packer struct {
 func NewPacker() (*Packer, error) {
 	p := &Packer{}
 	var err error
-	if p.enc, err = zstd.NewWriter(&p.buf, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false)); err != nil { // the SHA-256 sees more
+	if p.enc, err = zstd.NewWriter(&p.buf, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false)); err != nil { // the SHA-256 sees more
 		return nil, fmt.Errorf("preparing to compress: %w", err)
 	}
 	return p, nil

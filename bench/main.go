@@ -2,7 +2,7 @@
 //
 // It decides what is compared with what, on servers that it starts and stops itself: trickle diff, and each reading that publisher and replica make, with a bare
 // count(*), with one scan that digests every row and with a copy of everything; a resync of an empty table with COPY from server to server, and with Debezium's snapshot;
-// and, as bench publishers, several publishers of one table with a single one. What always holds: a ratio is
+// as bench publishers, several publishers of one table with a single one; and, as bench baseline, a set of the base-line view with pg_dump's and pg_restore's work. What always holds: a ratio is
 // taken between two readings of one round, so that a machine that is busy for a while is busy for both, and every number is a median of all rounds
 // with the least and the greatest, but for what takes too long to be measured as often (reladiff, Debezium, crews of publishers); nothing here passes or fails by how long it took. What is found is known beforehand, and that is checked:
 // when trickle diff counts otherwise, publisher and replica come to different sums of the same rows, or a table that was filled is not the source's, that is a fault, and it ends with it.
@@ -48,19 +48,20 @@ func main() {
 	flag.IntVar(&o.rangeTable, "range-table-rows", 500_000, "rows of the table that is read in ranges, as publisher and replica do")
 	flag.IntVar(&o.ranges, "range-rows", 5000, "rows in a range (range_rows)")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "bench [flags]: compared tables, a table read in ranges, an empty table filled\nbench publishers [flags]: several publishers of one table; see bench publishers --help\n\nFlags of bench:")
+		fmt.Fprintln(flag.CommandLine.Output(), "bench [flags]: compared tables, a table read in ranges, an empty table filled\nbench publishers [flags]: several publishers of one table; see bench publishers --help\nbench baseline [flags]: the base-line view built and restored from; see bench baseline --help\n\nFlags of bench:")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
-	switch {
-	case flag.Arg(0) != "publishers":
+	commands := map[string]func(context.Context, []string) error{"publishers": publishersCommand, "baseline": baselineCommand}
+	switch command, ok := commands[flag.Arg(0)]; {
+	case !ok:
 		err = start(ctx, o, only)
 	case flag.NFlag() > 0:
-		err = errors.New("publishers has flags of its own: give them after it; see bench publishers --help")
+		err = fmt.Errorf("%s has flags of its own: give them after it; see bench %s --help", flag.Arg(0), flag.Arg(0))
 	default:
-		err = publishersCommand(ctx, flag.Args()[1:])
+		err = command(ctx, flag.Args()[1:])
 	}
 	stop()
 	if err != nil {
