@@ -165,14 +165,23 @@ func (l *Ledger) Indexed(ctx context.Context, id, table string) error {
 	return nil
 }
 
-// AdvanceRestore puts a restore into a state, unless it has come to an end; one that had failed goes on with that.
+// AdvanceRestore puts a restore into a state, unless it has come to an end; one that had failed goes on with that. Once it returns, all that was committed before is on the server's disk,
+// though no commit of a range waited for that.
 func (l *Ledger) AdvanceRestore(ctx context.Context, id, state string) error {
-	tag, err := l.pool.Exec(ctx, `UPDATE trickle.restores SET state = $2, stopped = '', failure = '', ended_at = CASE WHEN $2 IN ('done', 'abandoned') THEN clock_timestamp() END
-		WHERE id = $1 AND state NOT IN ('done', 'abandoned')`, id, state)
+	changed := int64(0)
+	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT set_config('synchronous_commit', 'local', true) WHERE current_setting('synchronous_commit') = 'off'`); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `UPDATE trickle.restores SET state = $2, stopped = '', failure = '', ended_at = CASE WHEN $2 IN ('done', 'abandoned') THEN clock_timestamp() END
+			WHERE id = $1 AND state NOT IN ('done', 'abandoned')`, id, state)
+		changed = tag.RowsAffected()
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("recording how far restore %s is: %w", id, err)
 	}
-	if tag.RowsAffected() == 0 {
+	if changed == 0 {
 		return fmt.Errorf("restore %s has come to an end: see trickle-consumer status", id)
 	}
 	return nil

@@ -84,10 +84,6 @@ func (r *Restorer) empty(ctx context.Context, s *survey, tables []*table) error 
 		if t.partitioned = kind == "p"; !t.partitioned {
 			from = "ONLY " + from
 		}
-		// Nobody writes it from here on until the restore is recorded.
-		if _, err := s.tx.Exec(ctx, "LOCK TABLE "+from+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
-			return fmt.Errorf("locking %s: %w", t.to.Name, err)
-		}
 		some := false
 		if err := s.tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+from+")").Scan(&some); err != nil {
 			return err

@@ -60,6 +60,25 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// A key from outside is in the way of what is emptied, and of nothing else: an empty table is filled.
+func TestAKeyFromOutside(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, fresh(t, orders, rows(30), "CREATE TABLE public.a (id int PRIMARY KEY); INSERT INTO public.a VALUES (1)"),
+		fresh(t, orders, rows(20), "CREATE TABLE public.a (id int PRIMARY KEY); CREATE TABLE public.outside (a int REFERENCES public.a)"), export{tables: []string{"public.orders", "public.a"}, rows: 10})
+	w.options.Replace = true
+	w.load(t)
+}
+
+// INSERT and SELECT are enough for tables that are there.
+func TestTheLeastRights(t *testing.T) {
+	t.Parallel()
+	admin := fresh(t, orders, "ALTER TABLE public.orders ALTER id TYPE numeric", "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+	role := "least_" + one(t, admin, "current_database()")
+	exec(t, admin, "CREATE ROLE "+postgres.Quote(role), "CREATE SCHEMA trickle AUTHORIZATION "+postgres.Quote(role), "GRANT INSERT, SELECT ON public.orders TO "+postgres.Quote(role))
+	t.Cleanup(func() { exec(t, admin, "DROP OWNED BY "+postgres.Quote(role), "DROP ROLE "+postgres.Quote(role)) })
+	newWorld(t, fresh(t, orders, rows(50)), as(t, admin, role), export{tables: []string{"public.orders"}, rows: 20, rules: map[string]postgres.Rules{"public.orders": {Compare: map[string]string{"id": "numeric"}}}}).load(t)
+}
+
 // A trigger that stores something else undoes the range, unless the policy keeps triggers from acting.
 func TestTriggers(t *testing.T) {
 	t.Parallel()

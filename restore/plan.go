@@ -400,26 +400,26 @@ func (s *survey) foreign(ctx context.Context, there []*table) error {
 	if len(there) == 0 {
 		return nil
 	}
-	names := make([]string, len(there))
+	names, emptied := make([]string, len(there)), make([]bool, len(there))
 	for i, t := range there {
-		names[i] = t.to.Name.SQL()
+		names[i], emptied[i] = t.to.Name.SQL(), slices.Contains(s.plan.Replace, t.to.Name.String())
 	}
-	rows, err := s.tx.Query(ctx, `WITH ours AS (SELECT pg_catalog.to_regclass(n)::oid AS root FROM pg_catalog.unnest($1::text[]) n),
-			all_of(oid) AS (SELECT root FROM ours UNION SELECT p.relid FROM ours, LATERAL pg_catalog.pg_partition_tree(root) p)
-		SELECT k.conname, nf.nspname, f.relname, nt.nspname, t.relname, f.oid IN (SELECT oid FROM all_of), t.oid IN (SELECT oid FROM all_of)
+	rows, err := s.tx.Query(ctx, `WITH ours AS (SELECT pg_catalog.to_regclass(n)::oid AS root, emptied FROM unnest($1::text[], $2::bool[]) x(n, emptied)),
+			all_of(oid, emptied) AS (SELECT root, emptied FROM ours UNION SELECT p.relid, emptied FROM ours, LATERAL pg_catalog.pg_partition_tree(root) p)
+		SELECT k.conname, nf.nspname, f.relname, nt.nspname, t.relname, f.oid IN (SELECT oid FROM all_of), t.oid IN (SELECT oid FROM all_of), t.oid IN (SELECT oid FROM all_of WHERE emptied)
 		FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class f ON f.oid = k.conrelid JOIN pg_catalog.pg_namespace nf ON nf.oid = f.relnamespace
 			JOIN pg_catalog.pg_class t ON t.oid = k.confrelid JOIN pg_catalog.pg_namespace nt ON nt.oid = t.relnamespace
-		WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid IN (SELECT oid FROM all_of) OR k.confrelid IN (SELECT oid FROM all_of)) ORDER BY 2, 3, 1`, names)
+		WHERE k.contype = 'f' AND k.conparentid = 0 AND (k.conrelid IN (SELECT oid FROM all_of) OR k.confrelid IN (SELECT oid FROM all_of)) ORDER BY 2, 3, 1`, names, emptied)
 	if err != nil {
 		return fmt.Errorf("looking for foreign keys: %w", err)
 	}
 	var name string
 	var of, to postgres.Name
-	var from, into bool
+	var from, into, goes bool
 	acts := s.restorer.o.Role == "" || s.restorer.o.Role == "origin"
-	_, err = pgx.ForEachRow(rows, []any{&name, &of.Schema, &of.Table, &to.Schema, &to.Table, &from, &into}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &of.Schema, &of.Table, &to.Schema, &to.Table, &from, &into, &goes}, func() error {
 		switch {
-		case into && !from && s.plan.Resumes == "" && len(s.plan.Replace) > 0:
+		case goes && !from && s.plan.Resumes == "":
 			s.fault(to.String(), "foreign key %s of %s, which is not restored, refers to it, so it can't be emptied and nothing cascades: drop that key for the restore, or restore that table too", postgres.Quote(name), of)
 		case from && into && acts:
 			s.fault(of.String(), "its foreign key %s refers to %s, which it may not do before CDC has caught up, as ranges are of different moments: set detect.session_replication_role: replica, drop the key for the restore, "+
