@@ -102,7 +102,7 @@ func (b *build) look(ctx context.Context, t *table, s *stretch) (o baseline.Obje
 		if at.Timeline == 0 || at.Timeline != o.Timeline {
 			return nil
 		}
-		rows, same, err := t.layout.Unchanged(ctx, c, s.Range, postgres.Known{Print: summed(s.known), Xmin: s.known.Xmin})
+		rows, same, err := t.layout.Untouched(ctx, c, s.Range, postgres.Known{Print: summed(s.known), Xmin: s.known.Xmin})
 		if err != nil {
 			return err
 		}

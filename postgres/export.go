@@ -112,3 +112,33 @@ func (e *Exporter) try(ctx context.Context, c *pgconn.PgConn, list string) error
 
 // Here tells whether it computes the digests itself.
 func (e *Exporter) Here() bool { return !e.there.Load() }
+
+// looked is how many rows of a large range are looked at before all are.
+const looked = 1000
+
+// Untouched is Unchanged for a range of many rows: one of which rows all over it were written is mostly found out by some of them, and the others are not read. How many rows there
+// are is then not counted. The connection's transaction reads by bitmaps from then on.
+func (l *Layout) Untouched(ctx context.Context, c *pgconn.PgConn, r message.Range, known Known) (rows uint64, unchanged bool, err error) {
+	if err := l.checkRange(r); err != nil {
+		return 0, false, err
+	}
+	if known.Print.Rows > looked {
+		if err := script(ctx, c, "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexscan = on"); err != nil {
+			return 0, false, err
+		}
+		p := &params{}
+		touched := false
+		sql := "SELECT EXISTS (SELECT FROM (SELECT t.xmin AS x FROM " + l.rows() + " t" + l.where(p, r) + " LIMIT " + strconv.Itoa(looked) + ") AS s WHERE NOT " + olderSQL("s.x", known.Xmin) + ")"
+		err := each(ctx, c, sql, p.args, func(row [][]byte) error {
+			touched = isTrue(row[0])
+			return nil
+		})
+		if err != nil || touched {
+			return known.Print.Rows, false, err
+		}
+	}
+	if err := script(ctx, c, tuning+"; SET LOCAL enable_bitmapscan = on"+byBitmap); err != nil {
+		return 0, false, err
+	}
+	return l.Unchanged(ctx, c, r, known)
+}

@@ -130,3 +130,42 @@ func TestExportToAWriterThatFails(t *testing.T) {
 		}
 	})
 }
+
+// A large range is unchanged as long as no row of it was written, added or removed, wherever in it.
+func TestUntouched(t *testing.T) {
+	t.Parallel()
+	pool := fresh(t, "CREATE TABLE orders (id int PRIMARY KEY, note text)", "INSERT INTO orders SELECT n, 'note' FROM generate_series(1, 20000) AS n")
+	l := describe(t, pool, "public.orders", postgres.Rules{})
+	src := postgres.NewSource(pool)
+	r := message.Range{Lo: message.Key{"100"}, Hi: message.Key{"19000"}}
+	look := func(known postgres.Known) (rows uint64, same bool, xmin uint64) {
+		t.Helper()
+		err := src.Read(t.Context(), l, func(c *pgconn.PgConn, at postgres.At) (err error) {
+			xmin = at.Xmin
+			rows, same, err = l.Untouched(t.Context(), c, r, known)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rows, same, xmin
+	}
+	for sql, want := range map[string]bool{
+		"SELECT": true, "UPDATE orders SET note = 'x' WHERE id = 18999": false, "UPDATE orders SET note = 'x' WHERE id % 100 = 0": false, "DELETE FROM orders WHERE id = 5000": false,
+		"UPDATE orders SET note = 'x' WHERE id IN (100, 19001)": true, "INSERT INTO orders SELECT -n, 'before' FROM generate_series(1, 100) AS n": true,
+	} {
+		exec(t, pool, "VACUUM orders")
+		var print digest.Thumbprint
+		on(t, pool, func(c *pgconn.PgConn) {
+			var err error
+			if print, err = l.Thumbprint(t.Context(), c, r, nil, digest.Record); err != nil {
+				t.Fatal(err)
+			}
+		})
+		_, _, xmin := look(postgres.Known{Print: print, Xmin: 1 << 40})
+		exec(t, pool, sql)
+		if _, same, _ := look(postgres.Known{Print: print, Xmin: xmin}); same != want {
+			t.Errorf("%s: unchanged is %t", sql, same)
+		}
+	}
+}
