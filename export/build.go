@@ -80,7 +80,10 @@ func (b *build) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.recall(ctx)
+	if err := b.recall(ctx); err != nil {
+		return err
+	}
+	return b.position(ctx) // a log that can't be read is found out now
 }
 
 // describe lays a table out and says what a set holds of it.

@@ -80,7 +80,7 @@ type Options struct {
 	Bound time.Duration
 	// Position is how old a position may be when a range is read under it; 0 for a minute.
 	Position time.Duration
-	// Checkpoint is how often what there is is recorded, at most; 0 for half a minute.
+	// Checkpoint is how often what there is is recorded, at most; 0 for 2 seconds, more where storing it takes longer.
 	Checkpoint time.Duration
 }
 
@@ -88,7 +88,7 @@ const (
 	objectBytes     = 32 << 20
 	bound           = 5 * time.Minute
 	positionEvery   = time.Minute
-	checkpointEvery = 30 * time.Second
+	checkpointEvery = 2 * time.Second
 	// alive is how often a checkpoint is stored again though nothing has come of it, so that it does not count as given up: see baseline.GivenUp.
 	alive = time.Hour
 	// storing is how many objects are stored at a time while the next is read.

@@ -55,6 +55,9 @@ type Column struct {
 	deterministic  bool // its collation, if any, compares bytes
 }
 
+// Keyed reports whether a column, by its place in Columns, belongs to the key.
+func (t *Table) Keyed(column int) bool { return slices.Contains(t.Key, column) }
+
 // typeInfo is one row of pg_type, with what decides how a value of it is digested.
 type typeInfo struct {
 	schema, name string
