@@ -18,6 +18,8 @@ type Report struct {
 	Window   WindowReport   `json:"window"`
 	Brake    BrakeReport    `json:"brake"`
 	Resyncs  []ResyncReport `json:"resyncs"`
+	// Restore is the newest restore from the base-line view; null: there never was one.
+	Restore *RestoreReport `json:"restore"`
 	// Unconfirmed counts corrections, and rows copied in bulk, that were written and not confirmed yet.
 	Unconfirmed int `json:"unconfirmed"`
 	// Refused counts messages that could not be read or believed.
@@ -99,6 +101,20 @@ type ResyncReport struct {
 	Snapshot *SnapshotReport `json:"snapshot,omitempty"`
 }
 
+// RestoreReport is a restore from the base-line view.
+type RestoreReport struct {
+	ID         string     `json:"id"`
+	Set        string     `json:"set"`
+	State      string     `json:"state"`
+	Stopped    string     `json:"stopped"` // of a failed one: the state in which it failed
+	Failure    string     `json:"failure"`
+	Ranges     int        `json:"ranges"`
+	RangesDone int        `json:"ranges_done"`
+	Rows       int64      `json:"rows"` // of the ranges that are done
+	Started    time.Time  `json:"started_at"`
+	Ended      *time.Time `json:"ended_at"`
+}
+
 // SnapshotReport is a snapshot that Debezium makes for a resync.
 type SnapshotReport struct {
 	State     string `json:"state"`
@@ -122,7 +138,10 @@ func (l *Ledger) Report(ctx context.Context) (Report, error) {
 		if err := l.reportTables(ctx, tx, &r); err != nil {
 			return err
 		}
-		return l.reportResyncs(ctx, tx, &r)
+		if err := l.reportResyncs(ctx, tx, &r); err != nil {
+			return err
+		}
+		return l.reportRestore(ctx, tx, &r)
 	})
 	if err != nil {
 		return r, fmt.Errorf("reading the ledger: %w", missing(err))

@@ -82,26 +82,36 @@ func (l *Ledger) BeginRestore(ctx context.Context, tx pgx.Tx, r entry.Restore, r
 
 // OpenRestore is the restore that has yet to come to an end, nil where there is none.
 func (l *Ledger) OpenRestore(ctx context.Context) (*entry.Restore, error) {
-	r, err := l.restore(ctx, `r.state NOT IN ('done', 'abandoned')`)
+	r, err := l.restore(ctx, l.pool, `r.state NOT IN ('done', 'abandoned')`)
 	if err != nil {
 		return nil, fmt.Errorf("looking for a restore: %w", missing(err))
 	}
 	return r, nil
 }
 
-// LastRestore is the newest restore, nil where there never was one.
-func (l *Ledger) LastRestore(ctx context.Context) (*entry.Restore, error) {
-	r, err := l.restore(ctx, `true`)
-	if err != nil {
-		return nil, fmt.Errorf("looking for a restore: %w", missing(err))
+// reportRestore reports the newest restore.
+func (l *Ledger) reportRestore(ctx context.Context, tx pgx.Tx, to *Report) error {
+	r, err := l.restore(ctx, tx, `true`)
+	if r == nil || err != nil {
+		return err
 	}
-	return r, nil
+	to.Restore = &RestoreReport{ID: r.ID, Set: r.Set, State: r.State, Stopped: r.Stopped, Failure: r.Failure, Ranges: r.Ranges, RangesDone: r.Done, Rows: r.Rows, Started: r.Started}
+	if !r.Ended.IsZero() {
+		to.Restore.Ended = &r.Ended
+	}
+	return nil
 }
 
-func (l *Ledger) restore(ctx context.Context, which string) (*entry.Restore, error) {
+// querier is a pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func (l *Ledger) restore(ctx context.Context, on querier, which string) (*entry.Restore, error) {
 	var r entry.Restore
 	var ended *time.Time
-	err := l.pool.QueryRow(ctx, `SELECT r.id, r.set_name, r.source, r.state, r.stopped, r.failure, r.arguments, r.started_at, r.ended_at, g.ranges, g.done, g.rows, g.bytes
+	err := on.QueryRow(ctx, `SELECT r.id, r.set_name, r.source, r.state, r.stopped, r.failure, r.arguments, r.started_at, r.ended_at, g.ranges, g.done, g.rows, g.bytes
 		FROM trickle.restores r, LATERAL (SELECT count(*) AS ranges, count(*) FILTER (WHERE done) AS done, coalesce(sum(rows) FILTER (WHERE done), 0)::bigint AS rows,
 			coalesce(sum(bytes) FILTER (WHERE done), 0)::bigint AS bytes FROM trickle.restore_ranges WHERE restore_id = r.id) g
 		WHERE r.pipeline = $1 AND `+which+` ORDER BY r.started_at DESC LIMIT 1`, l.pipeline).
@@ -116,7 +126,7 @@ func (l *Ledger) restore(ctx context.Context, which string) (*entry.Restore, err
 	if ended != nil {
 		r.Ended = ended.UTC()
 	}
-	rows, err := l.pool.Query(ctx, `SELECT table_name, replica_name, created, indexed FROM trickle.restore_tables WHERE restore_id = $1 ORDER BY table_name`, r.ID)
+	rows, err := on.Query(ctx, `SELECT table_name, replica_name, created, indexed FROM trickle.restore_tables WHERE restore_id = $1 ORDER BY table_name`, r.ID)
 	if err != nil {
 		return nil, err
 	}

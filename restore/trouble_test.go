@@ -232,6 +232,10 @@ func TestNothingIsCorrectedMeanwhile(t *testing.T) {
 				t.Fatal(err)
 			}
 			held(state != "proving")
+			r, err := l.Report(t.Context())
+			if err != nil || r.Restore == nil || r.Restore.State != "failed" || r.Restore.Stopped != state || r.Restore.Failure != "no luck" || r.Restore.RangesDone != r.Restore.Ranges || r.Restore.Rows != 100 {
+				t.Errorf("%+v %v", r.Restore, err)
+			}
 		}
 	}
 }

@@ -29,6 +29,9 @@ func Text(r ledger.Report) string {
 	if r.Brake.On {
 		fmt.Fprintf(&b, "brake     ON: %s; look at trickle.corrections, then: trickle-consumer brake --release\n", r.Brake.Reason)
 	}
+	if r.Restore != nil {
+		b.WriteString(restore(r.Restore))
+	}
 	if r.Refused > 0 {
 		fmt.Fprintf(&b, "refused   %d messages, the last: %s\n", r.Refused, r.RefusedReason)
 	}
@@ -77,6 +80,15 @@ func Text(r ledger.Report) string {
 		}
 	}
 	return b.String()
+}
+
+// restore is a line on the newest restore.
+func restore(r *ledger.RestoreReport) string {
+	line := fmt.Sprintf("restore   set %s: %s, %d of %d ranges, %d rows", r.Set, r.State, r.RangesDone, r.Ranges, r.Rows)
+	if r.Failure != "" {
+		line += "; " + or(r.Stopped, "ended") + ": " + r.Failure
+	}
+	return line + "\n"
 }
 
 func seconds(s *float64) string {
