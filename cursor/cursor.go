@@ -70,6 +70,7 @@ type Change struct {
 	Samples       []Sample // replaces all samples unless nil
 	Plans         []Plan   // share 0 only; new or replaced, by table
 	DroppedPlans  []string // with their reports
+	Build         *Build   // share 0 only
 }
 
 // book is a state that changes are applied to. Its zero value is empty.
@@ -116,6 +117,9 @@ func (b *book) apply(c Change) {
 	}
 	for _, p := range c.Plans {
 		b.board.Put(p)
+	}
+	if c.Build != nil {
+		b.board.Build = *c.Build
 	}
 }
 

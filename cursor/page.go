@@ -22,6 +22,7 @@ const (
 	keyPlan    = "plan/"   // then the table
 	keyReport  = "report/" // then the span's number, a slash and the table
 	keyClaim   = "claim/"  // then its id
+	keyBuild   = "build"
 )
 
 // claimHeader names the claim under which a record was written.
@@ -122,6 +123,12 @@ func (b *book) read(key string, value []byte) error {
 			b.samples = samples
 		}
 		return err
+	case key == keyBuild:
+		b.board.Build = Build{}
+		if value == nil {
+			return nil
+		}
+		return json.Unmarshal(value, &b.board.Build)
 	case strings.HasPrefix(key, keyTable):
 		if value == nil {
 			delete(b.tables, strings.TrimPrefix(key, keyTable))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"maps"
+	"time"
 
 	"github.com/trickle-verify/trickle/message"
 )
@@ -42,6 +43,24 @@ type Report struct {
 type Board struct {
 	Plans   map[string]Plan
 	Reports map[string]map[int]Report
+	Build   Build
+}
+
+// Build is how the building of the base-line view stands, as the owner of the first share, who does it, tells.
+type Build struct {
+	Set     string    `json:"set,omitempty"` // that is being built; empty: none is
+	Begun   time.Time `json:"begun,omitzero"`
+	Told    time.Time `json:"told"` // by its owner's clock
+	Tables  int       `json:"tables,omitempty"`
+	Done    int       `json:"done,omitempty"`    // of these tables
+	Rows    uint64    `json:"rows,omitempty"`    // so far
+	Total   uint64    `json:"total,omitempty"`   // as many as there seem to be
+	Bytes   int64     `json:"bytes,omitempty"`   // that were written to the store so far
+	Waiting string    `json:"waiting,omitempty"` // what holds it
+
+	Failures int       `json:"failures,omitempty"` // in a row
+	Failure  string    `json:"failure,omitempty"`  // why the last one came to nothing
+	Retry    time.Time `json:"retry,omitzero"`
 }
 
 // Report returns what is known of a plan's span.
@@ -80,7 +99,7 @@ func (b *Board) report(r Report) {
 }
 
 func (b *Board) clone() Board {
-	out := Board{Plans: maps.Clone(b.Plans)}
+	out := Board{Plans: maps.Clone(b.Plans), Build: b.Build}
 	if len(b.Reports) > 0 {
 		out.Reports = make(map[string]map[int]Report, len(b.Reports))
 	}

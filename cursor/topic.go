@@ -298,6 +298,9 @@ func (t *Topic) encode(h *holding, c Change) ([]transport.Record, error) {
 	for _, r := range c.Removed {
 		add(t.remove(rangeKey(r.Table, r.ID)), nil)
 	}
+	if c.Build != nil {
+		add(t.put(keyBuild, c.Build))
+	}
 	if c.Samples != nil {
 		add(t.put(keySamples, c.Samples))
 	}

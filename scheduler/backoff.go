@@ -60,11 +60,11 @@ func busyWith(limits policy.Backoff, l Load, err error) string {
 	}
 }
 
-// hold stretches the interval after w until scanning takes only its share of the time.
-func (b *backoff) hold(w work, d decision) decision {
+// hold stretches the interval after w until scanning takes only its share of the time, of which part is w's own.
+func (b *backoff) hold(w work, d decision, part float64) decision {
 	if b.speed >= 1 {
 		return d
 	}
 	took := max(leastWork, w.end.Sub(w.start))
-	return d.later(w.start.Add(time.Duration(float64(took)/b.speed)), b.reason)
+	return d.later(w.start.Add(time.Duration(float64(took)/(b.speed*part))), b.reason)
 }

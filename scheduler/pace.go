@@ -44,18 +44,23 @@ func (d decision) later(at time.Time, reason string) decision {
 // pace is when the range after w may begin: the slowest of the ceilings, of which this publisher has its part, and of the cycle. Each counts from the beginning of w, so that
 // the time w itself took is part of the interval and nothing is ever saved up for a burst; that is why no token bucket is needed.
 func pace(w work, p *policy.Policy, windows Windows, o obligations) decision {
-	rate := p.Rate
+	d := ceilings(w, p.Rate, o.part)
+	return d.later(w.start.Add(spread(w.start, time.Duration(p.Schedule.Cycle), windows, o.loads)), "cycle: spread over the time that is left")
+}
+
+// ceilings is when the next piece of work may begin for them alone, if part of them is its own.
+func ceilings(w work, rate policy.Rate, part float64) decision {
 	d := decision{at: w.start}
 	if r := rate.RowsPerSecond; r > 0 {
-		d = d.later(w.start.Add(seconds(float64(w.rows)/(float64(r)*o.part))), fmt.Sprintf("rate.rows_per_second %d", r))
+		d = d.later(w.start.Add(seconds(float64(w.rows)/(float64(r)*part))), fmt.Sprintf("rate.rows_per_second %d", r))
 	}
 	if r := rate.BytesPerSecond; r > 0 {
-		d = d.later(w.start.Add(seconds(float64(w.bytes)/(float64(r)*o.part))), fmt.Sprintf("rate.bytes_per_second %s", r))
+		d = d.later(w.start.Add(seconds(float64(w.bytes)/(float64(r)*part))), fmt.Sprintf("rate.bytes_per_second %s", r))
 	}
 	if r := rate.SourceShare; r > 0 {
-		d = d.later(w.start.Add(seconds(w.source.Seconds()/(float64(r)*o.part))), fmt.Sprintf("rate.source_share %s", r))
+		d = d.later(w.start.Add(seconds(w.source.Seconds()/(float64(r)*part))), fmt.Sprintf("rate.source_share %s", r))
 	}
-	return d.later(w.start.Add(spread(w.start, time.Duration(p.Schedule.Cycle), windows, o.loads)), "cycle: spread over the time that is left")
+	return d
 }
 
 // spread is the interval between ranges that ends every cycle in time: each span needs so many ranges a second, and one loop serves

@@ -111,7 +111,7 @@ type Scheduler struct {
 	wake   chan struct{} // the policy has changed
 	saving sync.Mutex
 
-	mu         sync.Mutex // guards what follows; only Run's goroutine and SetPolicy write it
+	mu         sync.Mutex // guards what follows; only Run's goroutine, SetPolicy and Beside write it
 	policy     *policy.Policy
 	windows    Windows
 	tables     map[string]*table
@@ -128,6 +128,11 @@ type Scheduler struct {
 	backoff    backoff
 	rate       float64 // rows a second, smoothed
 	waiting    Result
+
+	beside      *Beside   // nil: none is under way
+	heard       time.Time // when another publisher was last heard to be building
+	besideUntil time.Time // until then what is over by now has its share
+	besideWaits string
 }
 
 // New returns a scheduler that has done nothing yet.

@@ -57,6 +57,9 @@ func (s *Scheduler) follow(ctx context.Context, now time.Time) error {
 			return err
 		}
 		s.mu.Lock()
+		if board.Build.Set != "" && board.Build != s.board.Build && s.held[cursor.BoardShare] == nil {
+			s.heard = now
+		}
 		s.board, s.followed, s.unsettled = board, now, true
 		s.mu.Unlock()
 	}

@@ -145,14 +145,17 @@ func (s *Scheduler) measure(ctx context.Context, now time.Time) {
 		s.mu.Unlock()
 		return
 	}
+	due := now.Sub(asked) >= loadEvery
+	if due {
+		s.backoff.asked = now
+	}
 	s.mu.Unlock()
-	if now.Sub(asked) < loadEvery {
+	if !due {
 		return
 	}
 	l, err := s.meter.SourceLoad(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.backoff.asked = now
 	s.backoff.observe(limits, l, err)
 }
 
@@ -162,7 +165,8 @@ func (s *Scheduler) pace() decision {
 	if s.last.start.IsZero() {
 		return decision{}
 	}
-	return s.backoff.hold(s.last, pace(s.last, s.policy, s.windows, obligations{s.loads, s.part}))
+	ofRate, ofTime := s.parts(time.Now())
+	return s.backoff.hold(s.last, pace(s.last, s.policy, s.windows, obligations{s.loads, ofRate}), ofTime)
 }
 
 // pick finds the span that is furthest behind, or says when there may be one.
