@@ -77,6 +77,7 @@ type Ledger interface {
 	Close(ctx context.Context, outcome string, ids []int64) error
 	Braked(ctx context.Context) (string, error)
 	SaveGate(ctx context.Context, g entry.Gate, window time.Duration, readAt time.Time) error
+	Baseline(ctx context.Context, b entry.Baseline) error
 }
 
 // Asker puts a question to the publisher; see package sidechannel.
@@ -164,6 +165,9 @@ func (d *Detector) logOnce(what, where string, err error) {
 // Handle deals with one verification message. When it returns nil the message's consequences are durable and its offset may be committed; an error
 // means: try the same message again.
 func (d *Detector) Handle(ctx context.Context, where string, env *tricklepb.Envelope) error {
+	if b := env.GetBaseline(); b != nil {
+		return d.baseline(ctx, where, env)
+	}
 	print := env.GetThumbprint()
 	if rows := env.GetRows(); rows != nil {
 		print = rows.GetThumbprint()

@@ -20,6 +20,8 @@ type Report struct {
 	Resyncs  []ResyncReport `json:"resyncs"`
 	// Restore is the newest restore from the base-line view; null: there never was one.
 	Restore *RestoreReport `json:"restore"`
+	// Baselines are the sets of the base-line view that were heard of, newest first.
+	Baselines []BaselineReport `json:"baselines"`
 	// Unconfirmed counts corrections, and rows copied in bulk, that were written and not confirmed yet.
 	Unconfirmed int `json:"unconfirmed"`
 	// Refused counts messages that could not be read or believed.
@@ -130,7 +132,7 @@ const staleGate = time.Minute
 
 // Report reads how things stand. It fails with ErrNotMigrated where no detector ever ran, and names the pipelines there are when this one is unknown.
 func (l *Ledger) Report(ctx context.Context) (Report, error) {
-	r := Report{Pipeline: l.pipeline, Tables: []TableReport{}, Resyncs: []ResyncReport{}}
+	r := Report{Pipeline: l.pipeline, Tables: []TableReport{}, Resyncs: []ResyncReport{}, Baselines: []BaselineReport{}}
 	err := pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if err := l.reportPipeline(ctx, tx, &r); err != nil {
 			return err
@@ -141,7 +143,10 @@ func (l *Ledger) Report(ctx context.Context) (Report, error) {
 		if err := l.reportResyncs(ctx, tx, &r); err != nil {
 			return err
 		}
-		return l.reportRestore(ctx, tx, &r)
+		if err := l.reportRestore(ctx, tx, &r); err != nil {
+			return err
+		}
+		return l.reportBaselines(ctx, tx, &r)
 	})
 	if err != nil {
 		return r, fmt.Errorf("reading the ledger: %w", missing(err))

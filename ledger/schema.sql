@@ -267,3 +267,16 @@ CREATE TABLE IF NOT EXISTS trickle.played_tables (
     incomplete           bigint NOT NULL DEFAULT 0, -- updates of rows that were not there, which the events did not hold in full
     PRIMARY KEY (pipeline, table_name)
 );
+
+-- Sets of the base-line view that were heard of: what the source's tables summed up to (rows, sum, digest) at a position in the CDC's logs. The newest few are kept.
+CREATE TABLE IF NOT EXISTS trickle.baselines (
+    pipeline text NOT NULL,
+    set_name text NOT NULL,
+    source   text NOT NULL,
+    taken    timestamptz NOT NULL,                -- when the position was read, by the publisher's clock
+    heard_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    manifest bytea NOT NULL,                      -- SHA-256 of the set's manifest
+    position jsonb NOT NULL,
+    tables   jsonb NOT NULL,
+    PRIMARY KEY (pipeline, set_name)
+);

@@ -38,6 +38,11 @@ func Text(r ledger.Report) string {
 	if r.Unconfirmed > 0 {
 		fmt.Fprintf(&b, "open      %d corrections wait for their confirmation\n", r.Unconfirmed)
 	}
+	if len(r.Baselines) > 0 {
+		n := r.Baselines[0]
+		fmt.Fprintf(&b, "base-line %s, taken %s ago: %d tables, %d rows; how this replica compares: trickle-consumer baseline\n",
+			n.Set, time.Since(n.Taken).Round(time.Second), n.Tables, n.Rows)
+	}
 	if len(r.Tables) == 0 {
 		b.WriteString("\nno table has been verified yet\n")
 		return b.String()
