@@ -37,6 +37,26 @@ func (m *Manifest) Start() (Point, error) {
 	return from, nil
 }
 
+// Topics are those that its positions are in.
+func (m *Manifest) Topics() []string {
+	var topics []string
+	for _, p := range m.Positions {
+		for _, t := range p.Position {
+			topics = append(topics, t.Topic)
+		}
+	}
+	slices.Sort(topics)
+	return slices.Compact(topics)
+}
+
+// Unusable tells a set that is not what it should be, now and later, from a store that can't be read just now.
+func Unusable(err error) bool {
+	var corrupt *CorruptError
+	var foreign *ForeignError
+	var forged *ForgedError
+	return errors.As(err, &corrupt) || errors.As(err, &foreign) || errors.As(err, &forged)
+}
+
 // needs tells whether any object names a point; of a set without objects it is each.
 func (m *Manifest) needs(point int) bool {
 	objects := false

@@ -1,0 +1,499 @@
+package keeper
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trickle-verify/trickle/baseline"
+	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/scheduler"
+	"github.com/trickle-verify/trickle/transport"
+)
+
+const topic = "shop.public.t"
+
+// done is what a keeper did.
+type done struct {
+	builds    int // begun
+	stopped   int // of them: before their end
+	pruned    []int
+	announced []string
+	told      []cursor.Build
+	closed    int
+	tables    []string // of the policy that each build was begun under
+}
+
+// world is all that a keeper has to do with, faked: a store, a log, a scheduler, and a builder that takes some time.
+type world struct {
+	done
+
+	mu      sync.Mutex
+	sets    []*baseline.Manifest // oldest first
+	log     transport.Log
+	away    error // of the store
+	blind   error // of the logs
+	broken  error // of the build
+	took    time.Duration
+	pieces  int
+	leads   bool
+	held    bool // the pace lets nothing begin
+	damaged bool // the newest manifest is
+	out     bytes.Buffer
+}
+
+func (w *world) lock(fn func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fn()
+}
+
+func (w *world) Newest(context.Context) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.sets) == 0 || w.away != nil {
+		return "", w.away
+	}
+	return w.sets[len(w.sets)-1].Set, nil
+}
+
+func (w *world) Load(_ context.Context, set string) (*baseline.Manifest, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.sets {
+		if m.Set == set {
+			if w.damaged {
+				return nil, &baseline.CorruptError{Name: set, Reason: "it was cut off"}
+			}
+			return m, w.away
+		}
+	}
+	return nil, errors.New("no such set")
+}
+
+func (w *world) Prune(_ context.Context, keep int) error {
+	w.lock(func() { w.pruned = append(w.pruned, keep) })
+	return nil
+}
+
+func (w *world) Close() error {
+	w.lock(func() { w.closed++ })
+	return nil
+}
+
+func (w *world) Leads() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.leads
+}
+
+func (w *world) Waiting() string { return "rate.rows_per_second 10" }
+
+func (w *world) Tell(_ context.Context, b cursor.Build) error {
+	w.lock(func() { w.told = append(w.told, b) })
+	return nil
+}
+
+func (w *world) Beside() Pace { return &turn{w} }
+
+type turn struct{ w *world }
+
+func (t *turn) Wait(ctx context.Context) error {
+	for {
+		t.w.mu.Lock()
+		held := t.w.held
+		t.w.mu.Unlock()
+		if !held {
+			return ctx.Err()
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func (t *turn) Spent(scheduler.Cost) {}
+func (t *turn) Close()               {}
+
+func (w *world) build(ctx context.Context, j Job) (*baseline.Manifest, error) {
+	w.mu.Lock()
+	w.builds++
+	begun := time.Now()
+	m := &baseline.Manifest{
+		Set: fmt.Sprint("s", w.builds), Source: "7/shop", Begun: begun,
+		Positions: []baseline.Point{{Taken: begun, Position: transport.Ends([]transport.Log{w.log})}},
+		Tables:    []baseline.Table{{Table: "public.t", Objects: []baseline.Object{{Name: "o"}}}},
+	}
+	w.tables = append(w.tables, j.Policy.Tables[len(j.Policy.Tables)-1].Table)
+	took, broken, pieces := w.took, w.broken, max(1, w.pieces)
+	w.mu.Unlock()
+	for n := range pieces {
+		if err := j.Pace.Wait(ctx); err != nil {
+			w.lock(func() { w.stopped++ })
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			w.lock(func() { w.stopped++ })
+			return nil, context.Cause(ctx)
+		case <-time.After(took / time.Duration(pieces)):
+		}
+		j.Report(Progress{Set: m.Set, Tables: 1, Rows: uint64(n + 1), Total: uint64(pieces), Bytes: 9})
+	}
+	if broken != nil {
+		return nil, broken
+	}
+	m.Completed = time.Now()
+	w.lock(func() { w.sets = append(w.sets, m) })
+	return m, nil
+}
+
+func parsed(t *testing.T, lines string) *policy.Policy {
+	t.Helper()
+	p, _, err := policy.Parse("policy.yaml", []byte("pipeline: shop\nbaseline: {url: 'mem://', topics: ['"+topic+"'], refresh: 6h, keep: 3}\n"+lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+const oneTable = "tables: [{table: public.t}]"
+
+// keeping starts a keeper and returns it with what ends it.
+func (w *world) keeping(t *testing.T, lines string) (*Keeper, func()) {
+	t.Helper()
+	k := New(parsed(t, lines), Parts{
+		Desk: w, Source: "7/shop", Build: w.build, Log: slog.New(slog.NewTextHandler(w, nil)),
+		Open: func(context.Context, *policy.Policy) (Store, error) { return w, nil },
+		Logs: func(context.Context, *policy.Policy, *baseline.Manifest) ([]transport.Log, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return []transport.Log{w.log}, w.blind
+		},
+		Announce: func(_ context.Context, m *baseline.Manifest) error {
+			w.lock(func() { w.announced = append(w.announced, m.Set) })
+			return nil
+		},
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- k.Run(ctx) }()
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
+				t.Errorf("Run ended with %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return k, stop
+}
+
+func newWorld() *world {
+	return &world{leads: true, took: 10 * time.Minute, pieces: 10, log: transport.Log{
+		Topic: topic, ID: "1", Retention: transport.Retention{Time: 7 * 24 * time.Hour}, Partitions: []transport.Extent{{Start: 5, End: 100}},
+	}}
+}
+
+// got is what was done so far.
+func (w *world) got() done {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.done
+	d.pruned, d.announced, d.told, d.tables = slices.Clone(d.pruned), slices.Clone(d.announced), slices.Clone(d.told), slices.Clone(d.tables)
+	return d
+}
+
+// Write is where the log goes.
+func (w *world) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.Write(b)
+}
+
+func (w *world) lines() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.out.String()
+}
+
+// after lets d pass and everything come to rest.
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (w *world) count(line string) int {
+	return strings.Count(w.lines(), line)
+}
+
+func TestFirstSetAndRefresh(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		k, _ := w.keeping(t, oneTable)
+		after(5 * time.Minute)
+		r := k.Status()
+		if r == nil || r.Valid || r.Reason != "there is no complete set yet" || r.Building == nil || r.Building.Set != "s1" || r.Building.RowsTotal != 10 || r.Building.Waiting == "" {
+			t.Fatalf("while the first is being built: %+v", r)
+		}
+		after(6 * time.Minute)
+		w.lock(func() { w.log.Partitions[0].End += 42 })
+		after(time.Minute)
+		r = k.Status()
+		if !r.Valid || r.Set != "s1" || r.Building != nil || r.Events != 42 || r.AgeSeconds == nil || *r.AgeSeconds < 700 || r.Expires == nil || r.RefreshDue == nil || r.Late != "" {
+			t.Fatalf("once it is complete: %+v", r)
+		}
+		if w.got().builds != 1 || fmt.Sprint(w.got().announced) != "[s1]" || fmt.Sprint(w.got().pruned) != "[3]" {
+			t.Errorf("%d builds, announced %v, pruned %v", w.got().builds, w.got().announced, w.got().pruned)
+		}
+		after(5*time.Hour + 47*time.Minute)
+		if w.got().builds != 1 {
+			t.Errorf("%d builds before the refresh is due", w.got().builds)
+		}
+		after(time.Minute + time.Second)
+		if w.got().builds != 2 || k.Status().Building == nil {
+			t.Errorf("%d builds when the refresh is due", w.got().builds)
+		}
+		after(11 * time.Minute)
+		if r := k.Status(); r.Set != "s2" || fmt.Sprint(w.got().announced) != "[s1 s2]" {
+			t.Errorf("%+v, announced %v", r, w.got().announced)
+		}
+		if w.count("there is no valid restore point") != 1 || w.count("there is a valid restore point again") != 1 {
+			t.Error(w.lines())
+		}
+	})
+}
+
+// A view that is lost is told at once, once, and a set is built.
+func TestAViewThatIsLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		k, _ := w.keeping(t, oneTable)
+		after(time.Hour)
+		w.lock(func() { w.log.Partitions[0] = transport.Extent{Start: 150, End: 200}; w.held = true })
+		after(31 * time.Second)
+		if r := k.Status(); r.Valid || !strings.Contains(r.Reason, "the log has expired") {
+			t.Errorf("%+v", r)
+		}
+		after(time.Hour)
+		if n := w.count("level=ERROR"); n != 2 { // no set at first, and now
+			t.Errorf("told %d times:\n%s", n, w.lines())
+		}
+		w.lock(func() { w.held = false })
+		after(11 * time.Minute)
+		if r := k.Status(); !r.Valid || r.Set != "s2" {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// A build that fails is tried again, ever later, and shown; nothing of the view that is there is touched.
+func TestBuildsThatFail(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.broken, w.took = errors.New("table public.t can't be read"), time.Second
+		k, _ := w.keeping(t, oneTable)
+		after(10 * time.Minute)
+		r := k.Status()
+		if r.Failure != "table public.t can't be read" || r.Failures < 4 || r.Failures > 6 || r.Retry == nil {
+			t.Errorf("after ten minutes: %+v", r)
+		}
+		after(5 * time.Hour)
+		was := w.got().builds
+		after(5 * time.Hour)
+		if n := w.got().builds - was; n < 9 || n > 11 {
+			t.Errorf("%d builds in five hours", n)
+		}
+		if len(w.got().pruned)+len(w.got().announced) > 0 {
+			t.Errorf("announced %v, pruned %v", w.got().announced, w.got().pruned)
+		}
+		w.lock(func() { w.broken = nil })
+		after(time.Hour)
+		if r := k.Status(); !r.Valid || r.Failures != 0 || r.Failure != "" || r.Retry != nil {
+			t.Errorf("once it works: %+v", r)
+		}
+	})
+}
+
+// A store that is away for a moment changes nothing; one that stays away leaves no restore point.
+func TestAStoreThatIsAway(t *testing.T) {
+	t.Parallel()
+	for _, lose := range []func(w *world, err error){
+		func(w *world, err error) { w.away = err },
+		func(w *world, err error) { w.blind = err },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			k, _ := w.keeping(t, oneTable)
+			after(time.Hour)
+			w.lock(func() { lose(w, errors.New("no route to host")) })
+			after(4 * time.Minute)
+			if r := k.Status(); !r.Valid || r.Trouble != "no route to host" {
+				t.Errorf("after four minutes: %+v", r)
+			}
+			after(10 * time.Hour)
+			if r := k.Status(); r.Valid || !strings.Contains(r.Reason, "no route to host") {
+				t.Errorf("after ten hours: %+v", r)
+			}
+			if w.got().builds != 1 || w.count("level=WARN") != 1 {
+				t.Errorf("%d builds\n%s", w.got().builds, w.lines())
+			}
+			w.lock(func() { lose(w, nil) })
+			after(time.Hour)
+			if r := k.Status(); !r.Valid || r.Set != "s2" || r.Trouble != "" {
+				t.Errorf("when it is back: %+v", r)
+			}
+		})
+	}
+}
+
+// Whoever leads builds, another takes over, and the one that lost the lead stops at once.
+func TestAnotherTakesOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		k, _ := w.keeping(t, oneTable)
+		after(5 * time.Minute)
+		w.lock(func() { w.leads = false })
+		after(2 * time.Second)
+		if w.got().stopped != 1 || k.Status() != nil || w.got().closed != 1 {
+			t.Errorf("%d stopped, status %+v, closed %d", w.got().stopped, k.Status(), w.got().closed)
+		}
+		told := len(w.got().told)
+		after(time.Hour)
+		if w.got().builds != 1 || len(w.got().told) != told {
+			t.Errorf("%d builds, told %d times", w.got().builds, len(w.got().told)-told)
+		}
+		w.lock(func() { w.leads = true })
+		after(11 * time.Minute)
+		if r := k.Status(); r == nil || !r.Valid || r.Failures != 0 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestAnotherPolicy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		k, stop := w.keeping(t, oneTable)
+		after(5 * time.Minute)
+		k.SetPolicy(parsed(t, "tables: [{table: public.t}, {table: public.u}]"))
+		after(12 * time.Minute)
+		if w.got().builds != 2 || w.got().stopped != 1 || w.got().tables[1] != "public.u" || !k.Status().Valid {
+			t.Errorf("%d builds, %d stopped, of %v", w.got().builds, w.got().stopped, w.got().tables)
+		}
+		k.SetPolicy(parsed(t, "tables: [{table: public.t}, {table: public.u}]\nrate: {rows_per_second: 7}"))
+		after(time.Hour)
+		if w.got().builds != 2 {
+			t.Errorf("%d builds where nothing about the sets has changed", w.got().builds)
+		}
+		k.SetPolicy(parsed(t, oneTable))
+		after(12 * time.Minute)
+		if w.got().builds != 3 {
+			t.Errorf("%d builds where a table was taken out", w.got().builds)
+		}
+		none := parsed(t, oneTable)
+		none.Baseline.URL = ""
+		k.SetPolicy(none)
+		after(12 * time.Hour)
+		if w.got().builds != 3 || k.Status() != nil {
+			t.Errorf("%d builds without a view, status %+v", w.got().builds, k.Status())
+		}
+		k.SetPolicy(parsed(t, oneTable))
+		after(5 * time.Minute)
+		if w.got().builds != 4 {
+			t.Errorf("%d builds once there is one again", w.got().builds)
+		}
+		stop() // in the middle of a build
+		if w.got().stopped != 2 {
+			t.Errorf("%d builds stopped", w.got().stopped)
+		}
+	})
+}
+
+// The ceilings hold even where the view expires meanwhile, and that is told: before it happens.
+func TestCeilingsThatAreTooLow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.log.Retention.Time, w.pieces = 10*time.Hour, 1000
+		k, _ := w.keeping(t, oneTable)
+		after(time.Hour)
+		w.lock(func() { w.took = 8 * time.Hour })
+		after(5 * time.Hour) // half of what the topics keep has passed
+		r := k.Status()
+		if !r.Valid || r.Building == nil || !strings.Contains(r.Late, "ready at about") {
+			t.Errorf("%+v", r)
+		}
+		if n := w.count("expires before it can be refreshed"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+		w.lock(func() { w.log.Partitions[0] = transport.Extent{Start: 101, End: 200} })
+		after(7 * time.Hour)
+		if w.got().builds != 2 {
+			t.Errorf("%d builds: the one that is late goes on", w.got().builds)
+		}
+	})
+}
+
+// A set that the logs have lost by the time it is complete is no restore point, and nothing older goes for it.
+func TestASetThatTookTooLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		k, _ := w.keeping(t, oneTable)
+		after(5 * time.Minute)
+		w.lock(func() { w.log.Partitions[0] = transport.Extent{Start: 101, End: 200} })
+		after(6 * time.Minute)
+		if r := k.Status(); r.Valid || !strings.Contains(r.Failure, "is no restore point now that it is complete") {
+			t.Errorf("%+v", r)
+		}
+		if len(w.got().pruned)+len(w.got().announced) > 0 {
+			t.Errorf("announced %v, pruned %v", w.got().announced, w.got().pruned)
+		}
+	})
+}
+
+func TestASetOfAnotherSource(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.sets = []*baseline.Manifest{{Set: "s0", Source: "8/shop", Begun: time.Now(), Completed: time.Now(), Positions: []baseline.Point{{Taken: time.Now()}}}}
+		k, _ := w.keeping(t, oneTable)
+		after(5 * time.Minute)
+		if r := k.Status(); r.Valid || !strings.Contains(r.Reason, "source 8/shop") || r.Building == nil {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestASetThatIsDamaged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.damaged = true
+		w.sets = []*baseline.Manifest{{Set: "s0", Source: "7/shop"}}
+		k, _ := w.keeping(t, oneTable)
+		after(5 * time.Minute)
+		if r := k.Status(); r.Valid || !strings.Contains(r.Reason, "cut off") || r.Building == nil {
+			t.Errorf("%+v", r)
+		}
+	})
+}
