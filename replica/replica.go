@@ -156,6 +156,21 @@ func (r *Replica) Thumbprint(ctx context.Context, table string, rng message.Rang
 	return print, err
 }
 
+// Cut cuts a table into ranges of about so many bytes, by a sample of it.
+func (r *Replica) Cut(ctx context.Context, table string, bytes int) (ranges []message.Range, err error) {
+	err = r.read(ctx, table, func(l *postgres.Layout, tx pgx.Tx) error {
+		keys, err := l.Pieces(ctx, tx.Conn().PgConn(), bytes)
+		var from message.Key
+		for _, k := range keys {
+			ranges = append(ranges, message.Range{Lo: from, Hi: k})
+			from = k
+		}
+		ranges = append(ranges, message.Range{Lo: from})
+		return err
+	})
+	return ranges, err
+}
+
 // Range observes a range's rows in key order, at most limit; covered is the part of the range that was read.
 func (r *Replica) Range(ctx context.Context, table string, rng message.Range, limit int, kind digest.Kind) (rows []drift.Observed, covered message.Range, err error) {
 	err = r.read(ctx, table, func(l *postgres.Layout, tx pgx.Tx) error {
