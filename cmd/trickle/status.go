@@ -8,12 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/command"
+	"github.com/trickle-verify/trickle/keeper"
 )
 
 func statusCommand(f *command.Flags) *cobra.Command {
@@ -36,7 +38,7 @@ func statusCommand(f *command.Flags) *cobra.Command {
 				return command.PrintJSON(c.OutOrStdout(), scan)
 			}
 			if len(scan.Tables) == 0 {
-				_, err := fmt.Fprintln(c.OutOrStdout(), "nothing has been scanned yet")
+				_, err := fmt.Fprintln(c.OutOrStdout(), "nothing has been scanned yet"+restorePoint(scan.Baseline))
 				return err
 			}
 			w := table.NewWriter()
@@ -45,7 +47,7 @@ func statusCommand(f *command.Flags) *cobra.Command {
 			for _, t := range scan.Tables {
 				w.AppendRow(table.Row{t.Table, t.Cycle, when(t.Started), fmt.Sprintf("%d of %d", t.Done, t.Ranges), t.Rows, when(t.Oldest), t.Paused})
 			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), w.Render()+publishers(scan.Shares))
+			_, err = fmt.Fprintln(c.OutOrStdout(), w.Render()+publishers(scan.Shares)+restorePoint(scan.Baseline))
 			return err
 		},
 	}
@@ -78,4 +80,52 @@ func publishers(shares []cursor.Owner) string {
 		w.AppendRow(table.Row{owner, strings.Join(byOwner[owner], " ")})
 	}
 	return "\n" + w.Render()
+}
+
+// restorePoint tells how the base-line view stands.
+func restorePoint(r *keeper.Report) string {
+	if r == nil {
+		return ""
+	}
+	var b strings.Builder
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(&b, "\n%-14s"+format, append([]any{what}, args...)...)
+	}
+	b.WriteString("\n")
+	switch {
+	case r.Valid:
+		line("restore point", "set %s, valid", r.Set)
+	case r.Set != "":
+		line("restore point", "NONE: set %s is not valid: %s", r.Set, r.Reason)
+	default:
+		line("restore point", "NONE: %s", r.Reason)
+	}
+	if r.AgeSeconds != nil {
+		line("age", "%s, a replay reads %d events", time.Duration(*r.AgeSeconds*float64(time.Second)).Round(time.Second), r.Events)
+	}
+	if r.RefreshDue != nil {
+		line("refresh due", "%s", when(*r.RefreshDue))
+	}
+	if r.Expires != nil {
+		line("expires", "from %s on", when(*r.Expires))
+	} else if r.Valid && r.Unknown == "" {
+		line("expires", "never")
+	}
+	if r.Unknown != "" {
+		line("not known", "%s", r.Unknown)
+	}
+	if n := r.Building; n != nil {
+		line("building", "set %s since %s: %d of %d tables, %d of about %d rows, %s written, as of %s", n.Set, when(n.Begun), n.TablesDone, n.Tables, n.Rows, n.RowsTotal,
+			humanize.IBytes(uint64(max(n.Bytes, 0))), when(n.Told))
+		if n.Waiting != "" {
+			line("", "held by %s", n.Waiting)
+		}
+	}
+	if r.Failure != "" {
+		line("failed", "%d times in a row, the last: %s", r.Failures, r.Failure)
+		if r.Retry != nil {
+			line("", "tried again at %s", when(*r.Retry))
+		}
+	}
+	return b.String()
 }

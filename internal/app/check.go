@@ -2,8 +2,12 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"net/url"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/check"
+	"github.com/trickle-verify/trickle/debezium"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
@@ -101,7 +106,7 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 	}
 	kafka := &check.Kafka{Brokers: s.Brokers, Principal: s.Security.Principal(), Security: secured(s.Security), Warnings: s.Security.Warnings(), Wanted: wantsKafka(p.policy)}
 	kafka.Needs = func() ([]transport.TopicSpec, []transport.Right, error) {
-		n := PublisherNeeds(p.policy.Pipeline)
+		n := SourceNeeds(p.policy)
 		return n.Topics, n.Rights, nil
 	}
 	if len(s.Brokers) > 0 {
@@ -135,7 +140,77 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 	if o.Side == CheckPublisher && s.ReplicaDSN == "" {
 		checks = append(checks, check.Lag(p.policy))
 	}
-	return append(checks, kafka.Checks()...), nil
+	checks = append(checks, kafka.Checks()...)
+	if o.Side == CheckPublisher && s.ReplicaDSN == "" && p.policy.Baseline.URL != "" {
+		checks = append(checks, p.view(source).Checks()...)
+	}
+	return checks, nil
+}
+
+// view is the base-line view, looked at without writing anything: a folder that is not there stays that way.
+func (p *preflight) view(source *check.Source) *check.Baseline {
+	b := &check.Baseline{
+		Source: source, Refresh: time.Duration(p.policy.Baseline.Refresh),
+		Sets: func(ctx context.Context) (int, error) { return p.sets(ctx) },
+		Topics: func(tables []postgres.Name) ([]string, error) {
+			topics, err := cdcTopics(p.policy, tables)
+			if errors.Is(err, errNoTopics) {
+				return nil, &check.FaultError{Err: errors.New("which topics hold the CDC's log is not known"), Fix: "baseline.topics, or resync.debezium.topic_prefix, in the policy"}
+			}
+			return topics, err
+		},
+		TopicOf: func(table postgres.Name) string {
+			if prefix := p.policy.Resync.Debezium.TopicPrefix; prefix != "" && len(p.policy.Baseline.Topics) == 0 {
+				return debezium.Topic(prefix, table)
+			}
+			return ""
+		},
+	}
+	if len(p.settings.Brokers) > 0 {
+		b.Logs = func(ctx context.Context, topics []string) ([]transport.Log, error) {
+			bus, err := p.kafka(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return bus.Logs(ctx, topics)
+		}
+	}
+	return b
+}
+
+func (p *preflight) sets(ctx context.Context) (int, error) {
+	looked := *p.policy
+	looked.Baseline.URL = unmade(looked.Baseline.URL)
+	if u, err := url.Parse(looked.Baseline.URL); err == nil && u.Scheme == "file" {
+		if _, err := os.Stat(u.Path); errors.Is(err, fs.ErrNotExist) {
+			return 0, check.ErrNotMade
+		}
+	}
+	store, err := p.settings.openView(ctx, &looked)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = store.Close() }()
+	sets, err := store.Sets(ctx)
+	complete := 0
+	for _, l := range sets {
+		if !l.Partial {
+			complete++
+		}
+	}
+	return complete, err
+}
+
+// unmade is a store's URL by which a folder that is not there is not made.
+func unmade(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "file" {
+		return address
+	}
+	q := u.Query()
+	q.Set("create_dir", "false")
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // broker adds what package transport keeps apart.

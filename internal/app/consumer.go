@@ -193,6 +193,9 @@ func (c *consumer) page(metrics http.Handler) status.Page {
 
 // withoutKafka refuses a policy that asks for what only Kafka carries.
 func withoutKafka(p *policy.Policy) error {
+	if p.Baseline.URL != "" {
+		return errors.New("baseline.url asks for a base-line view, which is of use only with the CDC's log in Kafka, and this runs without: leave it out, or run trickle and trickle-consumer with --brokers")
+	}
 	if p.Resync.Via == policy.ViaDebezium {
 		return fmt.Errorf("resync.via: %s goes through Kafka, and this runs without: use %s, or run trickle and trickle-consumer with --brokers", policy.ViaDebezium, policy.ViaSideChannel)
 	}

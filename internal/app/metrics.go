@@ -31,7 +31,14 @@ func (s Settings) metrics(st *stack, pipeline string, observe ...func(metric.Met
 	return m.Handler(), nil
 }
 
-func (p *publisher) observe(meter metric.Meter) error { return p.slot.Observe(meter, p.watched) }
+func (p *publisher) observe(meter metric.Meter) error {
+	if p.keeper != nil {
+		if err := p.keeper.Observe(meter); err != nil {
+			return err
+		}
+	}
+	return p.slot.Observe(meter, p.watched)
+}
 
 // watched is the slot that the policy in force names.
 func (p *publisher) watched() string { return p.scanner.Policy().Gate.Slot }

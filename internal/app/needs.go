@@ -2,6 +2,7 @@ package app
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/trickle-verify/trickle/debezium"
@@ -62,6 +63,30 @@ func DebeziumNeeds(p *policy.Policy, consumer string) Needs {
 			{Resource: transport.Group, Name: message.Topics{Pipeline: p.Pipeline}.DebeziumGroup(consumer), Operations: []transport.Operation{transport.Read}, Why: "to share what Debezium says with other instances"},
 		},
 	}
+}
+
+// BaselineNeeds lists what a publisher uses beside that when it builds sets of the base-line view: to know how far the CDC's topics reach. To see how long these keep their
+// records it takes DESCRIBE_CONFIGS, without which it works.
+func BaselineNeeds(p *policy.Policy) Needs {
+	const why = "to know how far the CDC's log reaches"
+	var n Needs
+	for _, topic := range p.Baseline.Topics {
+		name, _, pattern := strings.Cut(topic, "*")
+		n.Rights = append(n.Rights, transport.Right{Resource: transport.Topic, Name: name, Prefix: pattern, Operations: []transport.Operation{transport.Describe}, Why: why})
+	}
+	if prefix := p.Resync.Debezium.TopicPrefix; len(n.Rights) == 0 && prefix != "" {
+		n.Rights = []transport.Right{{Resource: transport.Topic, Name: prefix + ".", Prefix: true, Operations: []transport.Operation{transport.Describe}, Why: why}}
+	}
+	return n
+}
+
+// SourceNeeds lists all that the source's side uses under a policy.
+func SourceNeeds(p *policy.Policy) Needs {
+	needs := PublisherNeeds(p.Pipeline)
+	if p.Baseline.URL != "" {
+		needs = needs.and(BaselineNeeds(p))
+	}
+	return needs
 }
 
 // ConsumerNeeds lists all that a replica's side uses under a policy.

@@ -35,6 +35,8 @@ func TestTheRightsInTheDocumentsAreThoseThatAreNeeded(t *testing.T) {
 	check(DetectorNeeds("orders", "cache"), "User:trickle-cache")
 	through := &policy.Policy{Pipeline: "orders", Resync: policy.Resync{Debezium: policy.Debezium{SignalTopic: "shop-signal", NotificationTopic: "shop-notifications"}}}
 	check(DebeziumNeeds(through, "cache"), "User:trickle-cache")
+	view := &policy.Policy{Pipeline: "orders", Resync: policy.Resync{Debezium: policy.Debezium{TopicPrefix: "shop"}}}
+	check(BaselineNeeds(view), "User:trickle")
 	for line := range seen {
 		if !strings.Contains(string(text), "    "+line+"\n") {
 			t.Errorf("docs/security.md lacks: %s", line)

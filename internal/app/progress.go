@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/keeper"
 )
 
 // TableProgress is how far the scan of one table has come.
@@ -25,14 +27,48 @@ type TableProgress struct {
 type Scan struct {
 	Tables []TableProgress `json:"tables"`
 	Shares []cursor.Owner  `json:"shares"`
+	// Baseline is how the base-line view stands; left out where the policy has none.
+	Baseline *keeper.Report `json:"baseline,omitempty"`
 }
 
 // Progress reads the stored position of the scan: from Kafka where there are brokers, else from the cursor file.
 func Progress(ctx context.Context, s Settings) (Scan, error) {
-	state, owners, err := stored(ctx, s)
+	if len(s.Brokers) == 0 {
+		state, err := cursor.ReadFile(s.CursorFile)
+		if err != nil {
+			return Scan{}, err
+		}
+		return scanOf(state, []cursor.Owner{}), nil
+	}
+	p, err := s.LoadPolicy()
 	if err != nil {
 		return Scan{}, err
 	}
+	var st stack
+	defer st.close()
+	bus, err := s.openBus(ctx, &st)
+	if err != nil {
+		return Scan{}, err
+	}
+	state, owners, err := cursor.ReadTopic(ctx, bus, s.cursors(p.Pipeline))
+	if err != nil {
+		return Scan{}, err
+	}
+	out := scanOf(state, owners)
+	if p.Baseline.URL == "" {
+		return out, nil
+	}
+	age, err := s.viewStatus(ctx, p, bus)
+	if err != nil { // how far the scan is can be told all the same
+		age = baseline.Age{Reason: "it can't be judged from here: " + err.Error()}
+	}
+	report := keeper.ReportOf(age, state.Board.Build, time.Now())
+	out.Baseline = &report
+	return out, nil
+}
+
+// scanOf reads what is stored.
+func scanOf(state cursor.State, owners []cursor.Owner) Scan {
 	out := Scan{Tables: []TableProgress{}, Shares: owners}
 	for _, name := range slices.Sorted(maps.Keys(state.Tables)) {
 		t := state.Tables[name]
@@ -49,23 +85,5 @@ func Progress(ctx context.Context, s Settings) (Scan, error) {
 		}
 		out.Tables = append(out.Tables, p)
 	}
-	return out, nil
-}
-
-func stored(ctx context.Context, s Settings) (cursor.State, []cursor.Owner, error) {
-	if len(s.Brokers) == 0 {
-		state, err := cursor.ReadFile(s.CursorFile)
-		return state, []cursor.Owner{}, err
-	}
-	p, err := s.LoadPolicy()
-	if err != nil {
-		return cursor.State{}, nil, err
-	}
-	var st stack
-	defer st.close()
-	bus, err := s.openBus(ctx, &st)
-	if err != nil {
-		return cursor.State{}, nil, err
-	}
-	return cursor.ReadTopic(ctx, bus, s.cursors(p.Pipeline))
+	return out
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/heartbeat"
+	"github.com/trickle-verify/trickle/keeper"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
@@ -59,6 +60,7 @@ type publisher struct {
 	slot      *slot.Watch
 	settings  Settings
 	source    *postgres.Source
+	keeper    *keeper.Keeper // nil: there are no logs to hold a base-line view against
 }
 
 func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWiring) (*publisher, error) {
@@ -76,6 +78,12 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 	pub := &publisher{
 		policy: p, identity: w.identity, scanner: scan, scheduler: sched, slot: watch, settings: s, source: source,
 		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
+	}
+	if logs, ok := w.bus.(logReader); ok {
+		if err := s.viewOpens(ctx, p); err != nil {
+			return nil, err
+		}
+		pub.keeper = pub.keeping(w.bus, logs)
 	}
 	if p.Gate.Heartbeat.Enabled {
 		if pub.beat, err = s.heart(ctx, p, w); err != nil {
@@ -126,6 +134,9 @@ func (p *publisher) run(ctx context.Context) error {
 	g.Go(func() error {
 		return p.slot.Run(ctx, func() bool { return p.watched() != "" }, p.settings.Log)
 	})
+	if p.keeper != nil {
+		g.Go(func() error { return p.keeper.Run(ctx) })
+	}
 	if p.beat != nil {
 		g.Go(func() error { return p.beat.Run(ctx, time.Duration(p.policy.Gate.Heartbeat.Interval), p.settings.Log) })
 	}
@@ -143,8 +154,14 @@ func ended(ctx context.Context, err error) error {
 const queryCanceled = "57014"
 
 func (p *publisher) apply(next *policy.Policy) error {
+	if err := p.scheduler.SetPolicy(next); err != nil {
+		return err
+	}
 	p.scanner.SetPolicy(next)
-	return p.scheduler.SetPolicy(next)
+	if p.keeper != nil {
+		p.keeper.SetPolicy(next)
+	}
+	return nil
 }
 
 // Publisher runs the source's side over Kafka until the context ends.
@@ -152,7 +169,7 @@ func Publisher(ctx context.Context, s Settings) error {
 	var st stack
 	defer st.close()
 	g, err := s.ground(ctx, &st, side{s.openSource, func(p *policy.Policy, _ postgres.Identity) (Needs, error) {
-		return PublisherNeeds(p.Pipeline), nil
+		return SourceNeeds(p), nil
 	}})
 	if err != nil {
 		return err

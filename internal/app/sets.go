@@ -58,6 +58,9 @@ func (s Settings) buildSet(ctx context.Context, j setJob) (export.Built, error) 
 	}
 	o := export.Options{Pipeline: j.policy.Pipeline, Source: j.identity.String(), Object: int(j.policy.Baseline.Object), Afresh: j.afresh}
 	for _, name := range names {
+		if j.policy.Gate.Heartbeat.Enabled && name.String() == j.policy.Gate.Heartbeat.Table {
+			continue // it is no table of the user's
+		}
 		if m, ok := j.policy.For(name.Schema, name.Table); ok {
 			o.Tables = append(o.Tables, export.Table{Name: name, Rules: scanner.Rules(m.Table)})
 		}
@@ -235,8 +238,7 @@ func describeSet(ctx context.Context, store *baseline.Store, l baseline.Listed) 
 		row.State, load = SetUnderWay, store.Partial
 	}
 	m, err := load(ctx, l.Set)
-	var unusable interface{ Unusable() bool }
-	if errors.As(err, &unusable) && unusable.Unusable() {
+	if baseline.Unusable(err) {
 		row.State, row.Reason = SetUnreadable, err.Error()
 		return row, nil, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/heartbeat"
+	"github.com/trickle-verify/trickle/keeper"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
 	"github.com/trickle-verify/trickle/scheduler"
@@ -58,6 +59,8 @@ func (s Settings) heart(ctx context.Context, p *policy.Policy, w sourceWiring) (
 type publisherStatus struct {
 	scheduler.Status
 	Source sourceStatus `json:"source"`
+	// Baseline is how the base-line view stands; null where the policy has none, or another publisher keeps it.
+	Baseline *keeper.Report `json:"baseline"`
 }
 
 // sourceStatus is which server was read last.
@@ -69,5 +72,9 @@ type sourceStatus struct {
 
 func (p *publisher) status() publisherStatus {
 	seen := p.source.Seen()
-	return publisherStatus{p.scheduler.Status(), sourceStatus{seen.Standby, seen.Timeline, seen.Cancelled}}
+	out := publisherStatus{Status: p.scheduler.Status(), Source: sourceStatus{seen.Standby, seen.Timeline, seen.Cancelled}}
+	if p.keeper != nil {
+		out.Baseline = p.keeper.Status()
+	}
+	return out
 }
