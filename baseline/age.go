@@ -51,10 +51,8 @@ func (m *Manifest) Topics() []string {
 
 // Unusable tells a set that is not what it should be, now and later, from a store that can't be read just now.
 func Unusable(err error) bool {
-	var corrupt *CorruptError
-	var foreign *ForeignError
-	var forged *ForgedError
-	return errors.As(err, &corrupt) || errors.As(err, &foreign) || errors.As(err, &forged)
+	var named interface{ Unusable() bool }
+	return errors.As(err, &named) && named.Unusable()
 }
 
 // needs tells whether any object names a point; of a set without objects it is each.
