@@ -194,7 +194,7 @@ func (a Against) rows(ctx context.Context, c *pgconn.PgConn, of objectOf, out *C
 		switch {
 		case a.Since != nil && a.Since(r.Key):
 			out.Since = append(out.Since, d)
-		case versions && a.Since == nil:
+		case versions:
 			out.Gone = append(out.Gone, d)
 		default:
 			out.Other = append(out.Other, d)

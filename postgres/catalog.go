@@ -55,6 +55,9 @@ type Column struct {
 	deterministic  bool // its collation, if any, compares bytes
 }
 
+// KeyType is the type of a column of the key, as SQL.
+func (t *Table) KeyType(n int) string { return t.typeOf(t.Columns[t.Key[n]]) }
+
 // Keyed reports whether a column, by its place in Columns, belongs to the key.
 func (t *Table) Keyed(column int) bool { return slices.Contains(t.Key, column) }
 

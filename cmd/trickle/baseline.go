@@ -160,7 +160,8 @@ func baselineVerify(f *command.Flags) *cobra.Command {
 		Long: "verify reads every object of a set and checks its size, SHA-256 and header, that it can be decompressed, and how many rows it holds. Whether the rows have the thumbprints\n" +
 			"that the manifest gives them takes a database to digest them: with --against, ranges are compared with those of the source or of the replica; where they differ the\n" +
 			"set's rows are loaded into a temporary table there, which is rolled back. At the source, rows that were written since the set are told by their version, and a\n" +
-			"deletion leaves no trace; in a replica nothing tells when a row was written, so compare one that was restored, or that nothing writes to.\n\n" +
+			"deletion leaves no trace; in a replica nothing tells when a row was written. With --brokers CDC's topics are read from the set's position on, and a row that they hold a\n" +
+			"change of counts as changed since.\n\n" +
 			"Exit status: 0 sound, 1 an object is damaged or rows differ without an excuse, 2 on an error.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Limit < 0 {
@@ -193,6 +194,7 @@ func baselineVerify(f *command.Flags) *cobra.Command {
 	f.Policy(c)
 	f.Source(c)
 	f.Replica(c)
+	f.Brokers(c)
 	fl := c.Flags()
 	fl.StringVar(&o.Set, "set", "", "the `SET` to verify; default: the newest complete one")
 	fl.StringVar(&o.Against, "against", "", "compare with the rows of the `source|replica` too")

@@ -107,6 +107,9 @@ func BaselineVerify(ctx context.Context, s Settings, o VerifyOptions) (VerifiedS
 	if err := v.open(ctx, &st, s); err != nil {
 		return VerifiedSet{}, err
 	}
+	if err := v.listen(ctx, &st, s, p); err != nil {
+		return VerifiedSet{}, err
+	}
 	for i := range m.Tables {
 		if err := v.table(ctx, &m.Tables[i]); err != nil {
 			return VerifiedSet{}, err
@@ -126,6 +129,8 @@ type verifying struct {
 	policy   *policy.Policy
 	pool     *pgxpool.Pool // nil: no database is asked
 	timeline uint32
+	heard    bool                // CDC's topics were read
+	since    map[string]*touched // what they hold
 	out      VerifiedSet
 	done     VerifyProgress
 }
@@ -222,7 +227,14 @@ func (v *verifying) fit(ctx context.Context, t *baseline.Table) (*baseline.Again
 	if err == nil && t.Digest == digest.Record && probe != t.Schema.Probe {
 		err = errors.New("this server hashes its types otherwise than the source, so thumbprints can't be compared")
 	}
-	return &baseline.Against{Pool: v.pool, Layout: l, Rules: rules, Timeline: v.timeline}, err
+	against := &baseline.Against{Pool: v.pool, Layout: l, Rules: rules, Timeline: v.timeline}
+	if changes := v.since[t.Table]; v.heard && err == nil {
+		if changes != nil {
+			err = changes.spell(ctx, v.pool, l)
+		}
+		against.Since = changes.has
+	}
+	return against, err
 }
 
 // compare holds a range against the other side's; its error is a fault of the object, or of the connection.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/testbed"
@@ -51,6 +52,19 @@ func (v *vault) baseline(what string, args ...string) command {
 		args = append(args, "--source", v.src.dsn, "--brokers", v.brokers)
 	}
 	return trickle(args...).with(v.env...)
+}
+
+// delivered writes an event to CDC's topic.
+func (v *vault) delivered(t *testing.T, key, value string) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(v.brokers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "cdc.public.t", Key: []byte(key), Value: []byte(value)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // says runs a command that prints JSON.
@@ -113,6 +127,13 @@ func TestBaseline(t *testing.T) {
 			}
 			seen = says[app.VerifiedSet](t, 1, v.baseline("verify", "--against", "replica", "--replica", v.dst.dsn))
 			if a := seen.Tables[0].Against; seen.Sound || a.Unproven != 1 || len(a.Listed) != 1 || a.Listed[0].Key != "6" {
+				t.Errorf("%+v", a)
+			}
+			// CDC brought row 6 since; nothing brought row 7.
+			v.delivered(t, `{"id":6}`, `{"before":null,"after":{"id":6,"v":"drift"},"op":"u","ts_ms":1,"source":{"connector":"postgresql","db":"shop","schema":"public","table":"t","txId":1,"lsn":2,"ts_ms":1,"sequence":"[\"1\",\"2\"]"}}`)
+			v.dst.exec(t, `DELETE FROM t WHERE id = 7`)
+			seen = says[app.VerifiedSet](t, 1, v.baseline("verify", "--against", "replica", "--replica", v.dst.dsn, "--brokers", v.brokers))
+			if a := seen.Tables[0].Against; a.Unproven != 1 || a.Since != 1 || len(a.Listed) != 1 || a.Listed[0].Key != "7" {
 				t.Errorf("%+v", a)
 			}
 		})
