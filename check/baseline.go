@@ -87,7 +87,7 @@ func (b *Baseline) find(ctx context.Context) ([]Finding, error) {
 		}
 	}
 	if len(b.logs) == 0 {
-		return nil, &FaultError{Err: &absentError{reason: "none of the CDC's topics is there: " + strings.Join(topics, ", ")},
+		return nil, &FaultError{Err: errors.New("none of the CDC's topics is there: " + strings.Join(topics, ", ")),
 			Fix: "name them in baseline.topics, or correct resync.debezium.topic_prefix, or start the connector"}
 	}
 	var found []Finding
