@@ -33,6 +33,8 @@ type Kafka struct {
 	// after its replica.
 	Needs func() (topics []transport.TopicSpec, rights []transport.Right, err error)
 	After []string
+	// Wishes are rights to what is done in need only; nil: none.
+	Wishes func() ([]transport.Right, error)
 	// Sink is the consumer group of the CDC's sink, where the policy names it.
 	Sink string
 	// Wanted is the key of the policy that can't do without Kafka; empty: none.
@@ -170,12 +172,25 @@ func (k *Kafka) rights(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(lacking) == 0 {
-		return []Finding{ok("this login has what it takes, as far as the brokers tell")}, nil
-	}
 	var found []Finding
+	if len(lacking) == 0 {
+		found = append(found, ok("this login has what it takes, as far as the brokers tell"))
+	}
 	for _, r := range lacking {
 		found = append(found, fail(r.GrantCommand(k.Brokers, k.Principal), "this login lacks %s, %s", r, r.Why).of(r.Name))
+	}
+	if k.Wishes == nil {
+		return found, nil
+	}
+	wishes, err := k.Wishes()
+	if err != nil {
+		return nil, err
+	}
+	if lacking, err = k.broker.Lacking(ctx, wishes...); err != nil {
+		return nil, err
+	}
+	for _, r := range lacking {
+		found = append(found, warn(r.GrantCommand(k.Brokers, k.Principal), "this login lacks %s, %s", r, r.Why).of(r.Name))
 	}
 	return found, nil
 }

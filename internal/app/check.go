@@ -135,6 +135,12 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 				n := ConsumerNeeds(p.policy, consumer)
 				return n.Topics, n.Rights, err
 			}
+			if p.policy.Baseline.URL != "" {
+				kafka.Wishes = func() ([]transport.Right, error) {
+					consumer, err := name()
+					return RestoreNeeds(p.policy, consumer).Rights, err
+				}
+			}
 		}
 	}
 	if o.Side == CheckPublisher && s.ReplicaDSN == "" {

@@ -134,7 +134,7 @@ func (c *consumer) run(ctx context.Context) error {
 	})
 	g.Go(func() error { return c.resync.Run(ctx) })
 	g.Go(func() error {
-		return c.gate.Run(ctx, gate.Inputs{Publisher: c.detector.Source(), Groups: follows(c.bus)})
+		return c.gate.Run(ctx, gate.Inputs{Publisher: c.detector.Source(), Groups: c.follows()})
 	})
 	g.Go(func() error { return c.resync.Listen(ctx) })
 	return ended(ctx, g.Wait())

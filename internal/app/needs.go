@@ -89,6 +89,23 @@ func SourceNeeds(p *policy.Policy) Needs {
 	return needs
 }
 
+// RestoreNeeds lists what a restore uses beside what a detector does: the CDC's topics, which it plays forward, and the group under which it shows how far it is; or the
+// group of the user's own sink, whose offsets it sets. To see how long the topics keep their records it takes DESCRIBE_CONFIGS, without which it works.
+func RestoreNeeds(p *policy.Policy, consumer string) Needs {
+	n := BaselineNeeds(p)
+	for i := range n.Rights {
+		n.Rights[i].Operations, n.Rights[i].Why = []transport.Operation{transport.Read}, "to bring a restored replica up to date"
+	}
+	group := func(name, why string) {
+		n.Rights = append(n.Rights, transport.Right{Resource: transport.Group, Name: name, Operations: []transport.Operation{transport.Read}, Why: why})
+	}
+	group(message.Topics{Pipeline: p.Pipeline}.PlayGroup(consumer), "to show how far a restored replica was played forward")
+	if p.Gate.Group != "" {
+		group(p.Gate.Group, "to set the sink of a restored replica to where it has to begin")
+	}
+	return n
+}
+
 // ConsumerNeeds lists all that a replica's side uses under a policy.
 func ConsumerNeeds(p *policy.Policy, consumer string) Needs {
 	needs := DetectorNeeds(p.Pipeline, consumer)

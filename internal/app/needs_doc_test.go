@@ -37,6 +37,8 @@ func TestTheRightsInTheDocumentsAreThoseThatAreNeeded(t *testing.T) {
 	check(DebeziumNeeds(through, "cache"), "User:trickle-cache")
 	view := &policy.Policy{Pipeline: "orders", Resync: policy.Resync{Debezium: policy.Debezium{TopicPrefix: "shop"}}}
 	check(BaselineNeeds(view), "User:trickle")
+	view.Gate.Group = "connect-cache-sink"
+	check(RestoreNeeds(view, "cache"), "User:trickle-cache")
 	for line := range seen {
 		if !strings.Contains(string(text), "    "+line+"\n") {
 			t.Errorf("docs/security.md lacks: %s", line)

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/scanner"
 	"github.com/trickle-verify/trickle/slot"
@@ -50,10 +51,25 @@ func (g groups) Group(ctx context.Context, name string) (gate.Group, error) {
 	return out, err
 }
 
-// follows gives what reads consumer groups on a bus, nil where that is no Kafka.
-func follows(bus transport.Bus) gate.Groups {
-	if kafka, ok := bus.(*transport.Kafka); ok {
-		return groups{kafka.Follow()}
+// follows gives what reads consumer groups, nil where there is no Kafka.
+func (c *consumer) follows() gate.Groups {
+	if kafka, ok := c.bus.(*transport.Kafka); ok {
+		return playing{groups{kafka.Follow()}, message.Topics{Pipeline: c.policy.Load().Pipeline}.PlayGroup(c.name)}
 	}
 	return nil
+}
+
+// playing shows the group under which trickle itself commits what it has played forward into this replica as one with a member: which topics it reads is known, though nobody
+// has joined. When nobody plays any more, what it has committed falls behind.
+type playing struct {
+	gate.Groups
+	group string
+}
+
+func (p playing) Group(ctx context.Context, name string) (gate.Group, error) {
+	g, err := p.Groups.Group(ctx, name)
+	if name == p.group {
+		g.Members = max(g.Members, 1)
+	}
+	return g, err
 }
