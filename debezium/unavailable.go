@@ -37,6 +37,14 @@ func (d *Decoder) unavailable(raw json.RawMessage, t Type) bool {
 	}
 }
 
+// Marked tells types for which Debezium has a form of the placeholder, by its defaults. Of any other an update brings NULL for a large value that it left alone.
+func (t Type) Marked() bool {
+	if t.Elem != nil {
+		return !t.Domain && !t.Elem.Domain && t.Elem.is("text", "varchar", "bpchar", "int2", "int4", "int8", "uuid", "json", "jsonb", "date", "bytea")
+	}
+	return t.is("text", "varchar", "bpchar", "json", "jsonb", "xml", "bytea") || t.plain() == "hstore" || t.plain() == "citext"
+}
+
 func (d *Decoder) stands(v string, t Type) bool {
 	p := d.options.Placeholder
 	switch {

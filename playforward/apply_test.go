@@ -129,6 +129,25 @@ func TestLargeValues(t *testing.T) {
 	expect(t, dsn, `SELECT events || ' ' || incomplete FROM trickle.played_tables`, "6 2")
 }
 
+// A type in which Debezium can't say that a value was left alone is warned of.
+func TestUnmarked(t *testing.T) {
+	t.Parallel()
+	_, pool := replica(t, `CREATE TABLE a (id int PRIMARY KEY, a inet[], b text[], c bool)`)
+	s := newScript(t, "shop.a")
+	var log bytes.Buffer
+	o := playforward.Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Rules: rules(t, everything)}
+	s.add("c", "a", `{"id":1}`, `{"id":1,"a":null,"b":null,"c":null}`)
+	play(t, pool, s.shelf, o)
+	if log.Len() > 0 {
+		t.Errorf("it says %s", log.String())
+	}
+	s.add("u", "a", `{"id":1}`, `{"id":1,"a":null,"b":null,"c":null}`)
+	play(t, pool, s.shelf, o)
+	if strings.Count(log.String(), "an update brought NULL") != 1 || !strings.Contains(log.String(), "column=a") {
+		t.Errorf("it says %s", log.String())
+	}
+}
+
 // What the replica refuses ends the run: the error names table, key, column and what to do, the events before it are there, and the next run goes on at it.
 func TestRefused(t *testing.T) {
 	t.Parallel()

@@ -169,6 +169,10 @@ func (a *Applier) written(e *event, by []string) ([]*change, error) {
 			c.kind = patch
 			continue
 		}
+		if v.Text == nil && column.unmarked && (e.Op == debezium.Update || e.OldKey.Present()) {
+			a.warn("unmarked "+e.table.name.String()+" "+name, "an update brought NULL for a column of a type in which Debezium can't say that a large value was left alone: the full pass at the end tells "+
+				"whether it was (have the connector reselect such values: io.debezium.processors.reselect.ReselectColumnsPostProcessor)", "table", e.table.name.String(), "column", name)
+		}
 		c.of[name] = v.Text
 	}
 	a.absent(e, c)

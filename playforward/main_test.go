@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -19,7 +21,15 @@ import (
 	"github.com/trickle-verify/trickle/transport"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	if dsn := os.Getenv("PLAY_INTO"); dsn != "" {
+		if err := playing(dsn, os.Getenv("PLAY_FROM")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
+	pgtest.Main(m)
+}
 
 // tb is what testing and rapid have in common.
 type tb interface {

@@ -39,6 +39,7 @@ type column struct {
 	generated    bool
 	always       bool // GENERATED ALWAYS AS IDENTITY: an insert may set it, an update may not
 	large        bool // it may be kept apart (TOAST), so that an update may leave it out
+	unmarked     bool // and Debezium then writes NULL
 	operator     string
 }
 
@@ -108,12 +109,12 @@ func (t *target) sources() map[string]string {
 }
 
 const columnsSQL = `WITH RECURSIVE rel AS (SELECT c.oid, c.relkind FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1) AND c.relkind IN ('r', 'p')),
-	col AS (SELECT a.attnum, a.attname, a.atttypid AS typ, a.atttypmod AS mod, a.attgenerated <> '' AS generated, a.attidentity = 'a' AS always, a.attstorage <> 'p' AS large, false AS domain
+	col AS (SELECT a.attnum, a.attname, a.atttypid AS typ, a.atttypmod AS mod, a.attgenerated <> '' AS generated, a.attidentity = 'a' AS always, a.attstorage <> 'p' AS large, a.attstorage IN ('x', 'e') AS wide, false AS domain
 			FROM pg_catalog.pg_attribute a JOIN rel ON a.attrelid = rel.oid WHERE a.attnum > 0 AND NOT a.attisdropped
 		UNION ALL
-		SELECT col.attnum, col.attname, t.typbasetype, CASE WHEN t.typtypmod <> -1 THEN t.typtypmod ELSE col.mod END, col.generated, col.always, col.large, true
+		SELECT col.attnum, col.attname, t.typbasetype, CASE WHEN t.typtypmod <> -1 THEN t.typtypmod ELSE col.mod END, col.generated, col.always, col.large, col.wide, true
 			FROM col JOIN pg_catalog.pg_type t ON t.oid = col.typ WHERE t.typtype = 'd')
-	SELECT col.attname, n.nspname, t.typname, t.typtype = 'e', t.typtype = 'b', col.mod, col.generated, col.always, col.large, col.domain,
+	SELECT col.attname, n.nspname, t.typname, t.typtype = 'e', t.typtype = 'b', col.mod, col.generated, col.always, col.large, col.wide, col.domain,
 		coalesce(e.nspname, ''), coalesce(e.typname, ''), coalesce(e.typtype = 'e', false), coalesce(e.domain, false), coalesce(e.delimiter, '')
 	FROM col JOIN pg_catalog.pg_type t ON t.oid = col.typ AND t.typtype <> 'd' JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 	LEFT JOIN LATERAL (WITH RECURSIVE d AS (
@@ -132,9 +133,9 @@ func (a *Applier) describe(ctx context.Context, t *target) error {
 		return fail(err)
 	}
 	var name, schema, typ, eSchema, eType, delimiter string
-	var enum, plain, generated, always, large, domain, eEnum, eDomain bool
+	var enum, plain, generated, always, large, wide, domain, eEnum, eDomain bool
 	var mod int
-	_, err = pgx.ForEachRow(rows, []any{&name, &schema, &typ, &enum, &plain, &mod, &generated, &always, &large, &domain, &eSchema, &eType, &eEnum, &eDomain, &delimiter}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &schema, &typ, &enum, &plain, &mod, &generated, &always, &large, &wide, &domain, &eSchema, &eType, &eEnum, &eDomain, &delimiter}, func() error {
 		c := &column{source: name, name: name, generated: generated, always: always, large: large, operator: "OPERATOR(pg_catalog.=)"}
 		if from, ok := of[name]; ok {
 			c.source = from
@@ -152,6 +153,7 @@ func (a *Applier) describe(ctx context.Context, t *target) error {
 		case schema == "pg_catalog" && typ == "money":
 			c.cast = "numeric::" + c.cast // whose point is no matter of the server's locale
 		}
+		c.unmarked = wide && !c.typ.Marked()
 		columns[c.source] = c
 		return nil
 	})
