@@ -229,6 +229,22 @@ func TestConstraints(t *testing.T) {
 	}
 }
 
+// Rows that need one another are applied together, and the one behind them that is refused is told from them.
+func TestRowsThatNeedEachOther(t *testing.T) {
+	t.Parallel()
+	dsn, pool := replica(t, `CREATE TABLE a (id int PRIMARY KEY, next int REFERENCES a, n int CHECK (n > 0))`)
+	s := newScript(t, "shop.a")
+	s.add("c", "a", `{"id":1}`, `{"id":1,"next":3,"n":1}`)
+	s.add("c", "a", `{"id":2}`, `{"id":2,"next":1,"n":1}`)
+	s.add("c", "a", `{"id":3}`, `{"id":3,"next":2,"n":1}`)
+	s.add("c", "a", `{"id":4}`, `{"id":4,"next":3,"n":-1}`)
+	var refused *playforward.RowError
+	if err := run(t, pool, s.shelf, playforward.Options{Rules: rules(t, everything), Patience: time.Nanosecond}); !errors.As(err, &refused) || refused.Offset != 3 {
+		t.Errorf("got %v", err)
+	}
+	expect(t, dsn, `SELECT count(*) FROM a`, "3")
+}
+
 // latecomer shows one topic only after some looks.
 type latecomer struct {
 	*shelf
@@ -282,6 +298,22 @@ func TestLateTruncation(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	expect(t, dsn, `SELECT count(*) FROM a`, "1")
+}
+
+// What was there before a truncation does not come back when it is sent again, though its partition has nothing newer.
+func TestSentAgainBehindATruncation(t *testing.T) {
+	t.Parallel()
+	dsn, pool := replica(t, `CREATE TABLE a (id int PRIMARY KEY)`)
+	s := newScript(t, "shop.a")
+	o := playforward.Options{Rules: rules(t, everything)}
+	s.at("c1", "a", `{"id":1}`, `{"id":1}`, 100)
+	s.at("t0", "a", "", "", 200)
+	s.at("c0", "a", `{"id":2}`, `{"id":2}`, 300)
+	play(t, pool, s.shelf, o)
+	s.at("c1", "a", `{"id":1}`, `{"id":1}`, 100)
+	s.at("t1", "a", "", "", 200)
+	play(t, pool, s.shelf, o)
+	expect(t, dsn, `SELECT string_agg(id::text, ' ') FROM a`, "2")
 }
 
 // After a failover the source may count anew: what was committed later is new, wherever it stands.

@@ -261,6 +261,11 @@ func (a *Applier) stateOf(b *batch, name string) *tableState {
 	return s
 }
 
+// emptied tells that a truncation that came after the event is carried out already: the event was sent again, or comes late.
+func (s *tableState) emptied(e *event) bool {
+	return !e.Snapshot() && e.At != (debezium.Place{}) && !s.truncated.none() && e.At.Compare(s.truncated.at) < 0 && !e.Time.After(s.truncated.time)
+}
+
 // truncates tells whether a truncation is to be carried out, which it is not a second time. One that comes after changes that were made after it can't be.
 func (s *tableState) truncates(e *event) (bool, error) {
 	switch {

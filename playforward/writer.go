@@ -73,6 +73,9 @@ func (w *writer) take(ctx context.Context, e *event) error {
 		state.note(e)
 		return nil
 	}
+	if state.emptied(e) {
+		return nil
+	}
 	by := e.by()
 	changes, err := w.a.changes(e, by)
 	if err != nil {
