@@ -130,10 +130,9 @@ func (a *Applier) write(ctx context.Context, tx pgx.Tx, b *batch, applied *int) 
 		n := 1
 		err := a.attempt(ctx, c, b, rest[:1])
 		// Rows that need each other, such as those of one statement that refer to one another.
-		for group := 2; err != nil && constraint(err) && group/2 < len(rest) && len(rest) > 1 && !hopeless(ctx, err); group *= 2 {
-			n = min(group, len(rest))
-			if a.attempt(ctx, c, b, rest[:n]) == nil {
-				err = nil
+		if err != nil && constraint(err) && !hopeless(ctx, err) {
+			if together, ok := a.together(ctx, c, b, rest); ok {
+				n, err = together, nil
 			}
 		}
 		switch {
@@ -146,6 +145,24 @@ func (a *Applier) write(ctx context.Context, tx pgx.Tx, b *batch, applied *int) 
 		}
 	}
 	return nil
+}
+
+// together looks for how many of the next events the replica takes as one.
+func (a *Applier) together(ctx context.Context, c *pgconn.PgConn, b *batch, rest []event) (n int, ok bool) {
+	const few = 16 // up to here each number is tried
+	for n = 2; len(rest) > 1; n = min(n, len(rest)) {
+		switch {
+		case a.attempt(ctx, c, b, rest[:n]) == nil:
+			return n, true
+		case n == len(rest):
+			return 0, false
+		case n < few:
+			n++
+		default:
+			n *= 2
+		}
+	}
+	return 0, false
 }
 
 // hopeless tells errors that are no event's fault.
