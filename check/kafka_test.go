@@ -44,6 +44,7 @@ type brokers struct {
 	cluster *kfake.Cluster
 	admin   *kadm.Client
 	options transport.KafkaOptions
+	wishes  []transport.Right
 }
 
 func newBrokers(t *testing.T, opts ...kfake.Opt) *brokers {
@@ -71,6 +72,9 @@ func (b *brokers) look(sink string) check.Report {
 	k.Needs = func() ([]transport.TopicSpec, []transport.Right, error) {
 		specs, rights := needs()
 		return specs, rights, nil
+	}
+	if b.wishes != nil {
+		k.Wishes = func() ([]transport.Right, error) { return b.wishes, nil }
 	}
 	k.Open = func(ctx context.Context) (check.Broker, error) {
 		bus, err := transport.NewKafka(ctx, b.options)
@@ -228,6 +232,23 @@ func TestRightsOnKafka(t *testing.T) {
 		}
 		for _, fix := range fixes {
 			b.obey(fix)
+		}
+	}
+	// What is done in need only is a warning.
+	b.wishes = []transport.Right{{Resource: transport.Group, Name: "shop.playforward.cache", Operations: []transport.Operation{transport.Read}, Why: "to restore"}}
+	for _, want := range []check.Verdict{check.Warning, check.OK} {
+		r := b.look("")
+		for _, f := range r.Checks {
+			if f.Check != "rights" || f.Object == "" {
+				continue
+			}
+			if f.Verdict != want || !strings.Contains(f.Detail, "READ on consumer group shop.playforward.cache, to restore") {
+				t.Errorf("got %+v", f)
+			}
+			b.obey(f.Fix)
+		}
+		if (r.Counts.Warning > 0) != (want == check.Warning) || r.Counts.Failure > 0 {
+			t.Errorf("want %s:\n%s", want, lines(r))
 		}
 	}
 	// What was granted is what it takes.
