@@ -67,9 +67,9 @@ func (d *Decoder) figure(v string, s *schema, t Type) (string, error) {
 	case sure && (mode == d.decimal || d.decimal == ""):
 		d.decimal = mode
 	case sure:
-		return "", fmt.Errorf("%w: after decimal.handling.mode=%s it looks like %s: a connector writes in one way; give trickle its settings", errUnfit, d.decimal, mode)
+		return "", fmt.Errorf("%w: after decimal.handling.mode=%s it looks like %s: a connector writes in one way; give trickle its settings (--connector FILE)", errUnfit, d.decimal, mode)
 	case d.decimal == "":
-		return "", errors.New("without a schema its value may be read in two ways: give trickle the connector's settings, of which decimal.handling.mode tells, or set value.converter.schemas.enable=true")
+		return "", errors.New("without a schema its value may be read in two ways: give trickle the connector's settings (--connector FILE), of which decimal.handling.mode tells, or set value.converter.schemas.enable=true")
 	default:
 		mode = d.decimal
 	}

@@ -237,7 +237,7 @@ func era(year int64) string {
 // clock writes a time of day; 24:00 is one.
 func clock(us int64) (string, error) {
 	if us < 0 || us > microsOfDay {
-		return "", fmt.Errorf("%w: no time of day; without schemas, give trickle the connector's settings, of which time.precision.mode tells", errUnfit)
+		return "", fmt.Errorf("%w: no time of day; without schemas, give trickle the connector's settings (--connector FILE), of which time.precision.mode tells", errUnfit)
 	}
 	return span(us), nil
 }

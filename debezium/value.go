@@ -182,7 +182,7 @@ func (d *Decoder) binary(v string, t Type, mode string) (string, error) {
 func (d *Decoder) bytea(v string, s *schema, t Type) (string, error) {
 	mode := d.options.Binary
 	if mode == "" && s != nil {
-		return "", errors.New("the connector writes bytea as strings and does not say how: give trickle its settings, of which binary.handling.mode tells")
+		return "", errors.New("the connector writes bytea as strings and does not say how: give trickle its settings (--connector FILE), of which binary.handling.mode tells")
 	}
 	return d.binary(v, t, mode)
 }
