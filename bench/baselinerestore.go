@@ -128,14 +128,14 @@ func (v *view) measureDebezium(ctx context.Context, restored rounds, out io.Writ
 		return err
 	}
 	took, after := time.Since(began), v.readAll()
-	if err := v.endDebezium(ctx); err != nil {
-		return err
-	}
 	rate := float64(v.copied) / took.Seconds()
 	ours := restored.of(restoreWay, func(c cost) float64 { return float64(v.rows) / c.wall.Seconds() })
 	fmt.Fprintf(out, "\n%s, %d rows, once, with the tuned settings: %.1f s, %.0f rows/s; Connect CPU %.1f s, broker CPU %.1f s. trickle restores %.1f times as many rows a second.\n",
 		snapshotWay, v.copied, took.Seconds(), rate, (after[0] - before[0]).Seconds(), (after[1] - before[1]).Seconds(), ours.median/rate)
-	return nil
+	if err := v.measurePlaying(ctx, func(ctx context.Context) error { return v.debezium(ctx, settings) }, out); err != nil {
+		return err
+	}
+	return v.endDebezium(ctx)
 }
 
 // readAll are the clocks of Connect and of the broker.
