@@ -46,7 +46,7 @@ func (p *program) early() error {
 	select {
 	case <-p.Done():
 		said, _ := os.ReadFile(p.log)
-		return fmt.Errorf("what writes %s ended (%v): %s", filepath.Base(p.log), p.Err(), said)
+		return fmt.Errorf("what writes %s ended (%v): %s", filepath.Base(p.log), p.Err(), said) //nolint:errorlint // nil, where it ended well
 	default:
 		return nil
 	}
