@@ -172,6 +172,9 @@ func (a *Applier) rounds(ctx context.Context, log Log, enough func(transport.Pos
 	<-tick.C
 	for !enough(a.Position()) {
 		moved, err := a.Round(ctx, log)
+		if stopped := ctx.Err(); err != nil && stopped != nil && !errors.Is(err, stopped) {
+			return fmt.Errorf("%w: %w", stopped, err) // what the server says of a statement that we took back
+		}
 		if err != nil {
 			return err
 		}
