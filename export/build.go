@@ -217,7 +217,7 @@ func (b *build) position(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(logs) == 0 {
+	if !slices.ContainsFunc(logs, func(l transport.Log) bool { return len(l.Partitions) > 0 }) {
 		return errNoLogs
 	}
 	if b.fence, err = b.Parts.Source.Fence(ctx); err != nil {

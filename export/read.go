@@ -2,6 +2,7 @@ package export
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -99,7 +100,8 @@ func (b *build) at(o *baseline.Object, at postgres.At) {
 func (b *build) look(ctx context.Context, t *table, s *stretch) (o baseline.Object, unchanged bool, err error) {
 	o = *s.known
 	err = b.within(ctx, t, func(c *pgconn.PgConn, at postgres.At, spent *Cost) error {
-		if at.Timeline == 0 || at.Timeline != o.Timeline {
+		// One that has gone back on its timeline is a copy of the disk that was put in its place: what it has written since looks old.
+		if at.Timeline == 0 || at.Timeline != o.Timeline || at.Xmin < o.Xmin || at.LSN < o.LSN {
 			return nil
 		}
 		rows, same, err := t.layout.Untouched(ctx, c, s.Range, postgres.Known{Print: summed(s.known), Xmin: s.known.Xmin})
@@ -145,6 +147,10 @@ func (b *build) readRange(ctx context.Context, t *table, r message.Range, puts c
 	err = b.within(ctx, t, func(c *pgconn.PgConn, at postgres.At, spent *Cost) error {
 		packer.Reset() // it may be called again
 		got, err := t.export.Export(ctx, c, r, packer)
+		if errors.Is(err, postgres.ErrDigestThere) {
+			packer.Reset()
+			got, err = t.export.Export(ctx, c, r, packer)
+		}
 		if err != nil {
 			return err
 		}

@@ -41,6 +41,9 @@ func (l *Layout) Exporter(w ExportWant) *Exporter {
 	return e
 }
 
+// ErrDigestThere is returned by Export where a value came that is not digested here. The server digests from then on: begin the range anew.
+var ErrDigestThere = errors.New("only the server can digest this")
+
 // Exported is what a range came to.
 type Exported struct {
 	Print digest.Thumbprint // of the very rows that were written
@@ -80,7 +83,10 @@ func (e *Exporter) Export(ctx context.Context, c *pgconn.PgConn, r message.Range
 	if _, err := c.CopyTo(ctx, s, "COPY (SELECT "+list+from+") TO STDOUT"+Stream{Binary: e.binary}.format()); err != nil {
 		return Exported{}, err
 	}
-	if err := s.end(); err != nil {
+	if err := s.end(); errors.Is(err, errBinaryForm) {
+		e.there.Store(true)
+		return Exported{}, fmt.Errorf("table %s: %w: %w", l.Name, ErrDigestThere, err)
+	} else if err != nil {
 		return Exported{}, fmt.Errorf("table %s: %w", l.Name, err)
 	}
 	return Exported{Print: s.print, Bytes: s.written}, nil

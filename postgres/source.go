@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -335,15 +336,26 @@ func (l *Layout) Unchanged(ctx context.Context, c *pgconn.PgConn, r message.Rang
 	return rows, unchanged, err
 }
 
-// sameSQL is true while the name stands for the same table, of the same partitions, as before a transaction: one that takes another's place brings rows
-// of any age.
+// sameSQL is true while the name stands for the same table, of the same partitions, as before a transaction: one that takes another's place, or lies in a schema or a
+// database that does, brings rows of any age. Nor may a value of an enum have got another name, where there may be one in a row: that writes no row.
 func (l *Layout) sameSQL(p *params, before uint64) string {
 	name := "to_regclass(" + p.add(text(l.Name.SQL())) + ")"
-	if !l.partitioned {
-		return "(SELECT " + olderSQL("c.xmin", before) + " FROM pg_class c WHERE c.oid = " + name + ")"
+	older := func(xmin string) string { return olderSQL(xmin, before) }
+	same := "(SELECT " + older("d.xmin") + " FROM pg_database d WHERE d.datname = pg_catalog.current_database()) AND (SELECT " + older("c.xmin") + " AND " + older("n.xmin") +
+		" FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = " + name + ")"
+	if l.partitioned {
+		same += " AND (SELECT bool_and(" + older("c.xmin") + " AND (i.xmin IS NULL OR " + older("i.xmin") +
+			")) FROM pg_partition_tree(" + name + ") AS tree JOIN pg_class c ON c.oid = tree.relid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
 	}
-	return "(SELECT bool_and(" + olderSQL("c.xmin", before) + " AND (i.xmin IS NULL OR " + olderSQL("i.xmin", before) +
-		")) FROM pg_partition_tree(" + name + ") AS tree JOIN pg_class c ON c.oid = tree.relid LEFT JOIN pg_inherits i ON i.inhrelid = c.oid)"
+	if l.ownTypes() {
+		same += " AND (SELECT coalesce(bool_and(" + older("e.xmin") + "), true) FROM pg_enum e)"
+	}
+	return "(" + same + ")"
+}
+
+// ownTypes tells whether a compared column is of a type that somebody made, so that there may be an enum in it.
+func (l *Layout) ownTypes() bool {
+	return slices.ContainsFunc(l.compared, func(i int) bool { return l.types[l.Columns[i].oid].schema != "pg_catalog" })
 }
 
 // ScanOptions tell Scan what to take.
