@@ -56,6 +56,9 @@ type table struct {
 func (b *build) prepare(ctx context.Context) error {
 	begun := time.Now()
 	b.set = &baseline.Manifest{Set: baseline.NewSet(begun), Pipeline: b.Pipeline, Source: b.Options.Source, Begun: begun.UTC()}
+	if err := b.recall(ctx); err != nil {
+		return err
+	}
 	var faults []error
 	for _, t := range b.Tables {
 		at := &table{Table: t, index: len(b.tables)}
@@ -80,17 +83,12 @@ func (b *build) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.recall(ctx); err != nil {
-		return err
-	}
 	return b.position(ctx) // a log that can't be read is found out now
 }
 
 // describe lays a table out and says what a set holds of it.
 func (b *build) describe(ctx context.Context, t *table) (out baseline.Table, err error) {
-	if t.Digest == 0 {
-		t.Digest = digest.Record
-	}
+	t.Digest = b.kind(t.Table)
 	if t.layout, err = b.Parts.Source.DescribeWith(ctx, b.types, t.Name, t.Rules); err != nil {
 		return out, err
 	}
@@ -106,11 +104,21 @@ func (b *build) describe(ctx context.Context, t *table) (out baseline.Table, err
 	return out, err
 }
 
+// kind is of which digests a table's set is made: a restore that only some digests serve is still served by the next set.
+func (b *build) kind(t Table) digest.Kind {
+	if t.Digest != 0 {
+		return t.Digest
+	}
+	for _, m := range b.earlier {
+		if was, ok := m.Table(t.Name.String()); ok {
+			return was.Digest
+		}
+	}
+	return digest.Record
+}
+
 // recall loads what may be named again: the newest complete set, and what the newest build that did not end has left.
 func (b *build) recall(ctx context.Context) error {
-	if b.Afresh {
-		return nil
-	}
 	sets, err := b.Store.Sets(ctx)
 	if err != nil {
 		return err
@@ -131,7 +139,9 @@ func (b *build) recall(ctx context.Context) error {
 			b.Log.Warn("nothing of an earlier set is used again", "set", l.Set, "err", err)
 		case m.Source == b.set.Source:
 			b.earlier = append(b.earlier, m)
-			b.set.Bases = append(b.set.Bases, m.Set)
+			if !b.Afresh {
+				b.set.Bases = append(b.set.Bases, m.Set)
+			}
 		}
 		seen[l.Partial] = true
 	}

@@ -376,3 +376,20 @@ func TestObjectsCanBeReadByHand(t *testing.T) {
 		t.Errorf("%d lines", len(got))
 	}
 }
+
+// A set whose digests any server computes is followed by others of that kind, until the other kind is asked for; where they change nothing is named again.
+func TestDigestsStayAsTheyWere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, pgtest.Database(t), []string{"public.orders"}, orders)
+	for i, c := range []struct {
+		ask, want digest.Kind
+		afresh    bool
+		reused    bool
+	}{{0, digest.Record, false, false}, {digest.Portable, digest.Portable, false, false}, {0, digest.Portable, false, true}, {0, digest.Portable, true, false}, {digest.Record, digest.Record, false, false}} {
+		r.o.Tables[0].Digest, r.o.Afresh = c.ask, c.afresh
+		b := r.built()
+		if got := b.Manifest.Tables[0].Digest; got != c.want || (b.Progress.Reused > 0) != c.reused {
+			t.Errorf("set %d has digests of kind %s, and %+v", i, got, b.Progress)
+		}
+	}
+}

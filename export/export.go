@@ -64,7 +64,7 @@ type Parts struct {
 type Table struct {
 	Name   postgres.Name
 	Rules  postgres.Rules
-	Digest digest.Kind // 0: that of records
+	Digest digest.Kind // 0: that of the set before, and of records where that has none
 }
 
 // Options say what to build.

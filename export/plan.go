@@ -88,6 +88,9 @@ func pieces(r message.Range, keys []message.Key) (out []stretch) {
 func (b *build) known(ctx context.Context, t *table) ([]baseline.Object, error) {
 	var sizes map[string]int64
 	var known []baseline.Object
+	if b.Afresh {
+		return nil, nil
+	}
 	for _, m := range b.earlier {
 		of, ok := m.Table(t.Name.String())
 		if !ok || !b.fits(t, of) {

@@ -159,7 +159,7 @@ func (s *Scanner) hello(ctx context.Context, name string, h *tricklepb.HelloRequ
 	var reply *tricklepb.Envelope
 	err = s.Source.Read(ctx, t.layout, func(_ *pgconn.PgConn, at postgres.At) error {
 		reply = s.envelope(t, at)
-		reply.Body = &tricklepb.Envelope_HelloReply{HelloReply: &tricklepb.HelloReply{Schema: t.layout.Schema, Digest: tricklepb.DigestKind(s.kind(name))}}
+		reply.Body = &tricklepb.Envelope_HelloReply{HelloReply: &tricklepb.HelloReply{Schema: t.layout.Schema, Digest: tricklepb.DigestKind(s.Kind(name))}}
 		return nil
 	})
 	return reply, err

@@ -40,7 +40,7 @@ func (s *Scanner) Scan(ctx context.Context, job Job) (Scanned, error) {
 		return Scanned{}, err
 	}
 	p := s.rules()
-	kind := s.kind(job.Table)
+	kind := s.Kind(job.Table)
 	r := reading{t: t, job: job, kind: kind, size: p.RangeRows}
 	began := time.Now()
 	err = s.Source.Read(ctx, t.layout, func(c *pgconn.PgConn, at postgres.At) error {

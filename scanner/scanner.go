@@ -206,7 +206,8 @@ func (s *Scanner) forget(name string) {
 	delete(s.tables, name)
 }
 
-func (s *Scanner) kind(name string) digest.Kind {
+// Kind is of which digests a table is compared: those of records, until a replica can't compute these.
+func (s *Scanner) Kind(name string) digest.Kind {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.portable[name] {

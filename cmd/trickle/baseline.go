@@ -11,6 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/export"
 	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/command"
@@ -28,6 +29,7 @@ func baselineCommand(f *command.Flags) *cobra.Command {
 
 func baselineBuild(f *command.Flags) *cobra.Command {
 	var o app.BuildOptions
+	var kind string
 	c := &cobra.Command{
 		Use: "build --policy FILE --source DSN --brokers LIST", Short: "Build a set now, at full speed", Args: cobra.NoArgs,
 		Long: "build reads the source's tables and writes a set of the base-line view to the policy's baseline.url, without the ceilings that trickle run keeps to. Ranges that have\n" +
@@ -36,6 +38,9 @@ func baselineBuild(f *command.Flags) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := f.Settings()
 			if err != nil {
+				return err
+			}
+			if o.Digest, err = digestOf(kind); err != nil {
 				return err
 			}
 			line := newNotice(c.ErrOrStderr())
@@ -58,7 +63,22 @@ func baselineBuild(f *command.Flags) *cobra.Command {
 	f.Primary(c)
 	f.Brokers(c)
 	c.Flags().BoolVar(&o.Afresh, "afresh", false, "read everything anew and use no object of an earlier set, for when some are damaged")
+	c.Flags().StringVar(&kind, "digest", "", "how rows are digested: `record|portable`; portable is slower, and any server computes it, so that a set can be restored into another major version; "+
+		"default: as in the set before, at first record")
 	return c
+}
+
+func digestOf(kind string) (digest.Kind, error) {
+	switch kind {
+	case "":
+		return 0, nil
+	case digest.Record.String():
+		return digest.Record, nil
+	case digest.Portable.String():
+		return digest.Portable, nil
+	default:
+		return 0, fmt.Errorf("--digest takes record or portable, not %q; see trickle baseline build --help", kind)
+	}
 }
 
 func printBuilt(out io.Writer, b app.BuiltSet) error {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trickle-verify/trickle/baseline"
+	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/export"
 	"github.com/trickle-verify/trickle/keeper"
 	"github.com/trickle-verify/trickle/message"
@@ -134,6 +135,12 @@ func (p *publisher) build(ctx context.Context, j keeper.Job, logs logReader) (*b
 	}
 	built, err := p.settings.buildSet(ctx, setJob{
 		policy: j.Policy, source: p.source, identity: p.identity, logs: logs.Logs, store: store.Store, pace: pace{j.Pace},
+		digest: func(table string) digest.Kind {
+			if p.scanner.Kind(table) == digest.Portable {
+				return digest.Portable
+			}
+			return 0
+		},
 		report: func(n export.Progress) {
 			j.Report(keeper.Progress{Set: n.Set, Tables: n.Tables, Done: n.Done, Rows: n.Rows, Total: n.Total, Bytes: n.Bytes})
 		},

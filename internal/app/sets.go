@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/baseline"
+	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/export"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
@@ -17,12 +18,12 @@ import (
 // errNoView is why nothing is built, listed or verified.
 var errNoView = errors.New("the policy names no place for the base-line view: set baseline.url")
 
-// openSets opens the store that a policy names.
+// openSets opens the store that a policy names until the stack is closed.
 func (s Settings) openSets(ctx context.Context, st *stack, p *policy.Policy) (*baseline.Store, error) {
 	if p.Baseline.URL == "" {
 		return nil, errNoView
 	}
-	store, err := baseline.Open(ctx, baseline.Options{URL: p.Baseline.URL, Pipeline: p.Pipeline, Secret: []byte(s.SigningKey)})
+	store, err := s.openView(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +45,7 @@ type setJob struct {
 	pace     export.Pace // nil: none
 	report   func(export.Progress)
 	afresh   bool
+	digest   func(table string) digest.Kind // nil, or 0: as the set before has it
 }
 
 // buildSet builds a set of the tables that a policy covers.
@@ -62,7 +64,11 @@ func (s Settings) buildSet(ctx context.Context, j setJob) (export.Built, error) 
 			continue // it is no table of the user's
 		}
 		if m, ok := j.policy.For(name.Schema, name.Table); ok {
-			o.Tables = append(o.Tables, export.Table{Name: name, Rules: scanner.Rules(m.Table)})
+			t := export.Table{Name: name, Rules: scanner.Rules(m.Table)}
+			if j.digest != nil {
+				t.Digest = j.digest(name.String())
+			}
+			o.Tables = append(o.Tables, t)
 		}
 	}
 	parts := export.Parts{
@@ -75,6 +81,8 @@ func (s Settings) buildSet(ctx context.Context, j setJob) (export.Built, error) 
 // BuildOptions are what trickle baseline build is asked for.
 type BuildOptions struct {
 	Afresh bool
+	// Digest is what its tables are summed by; 0: as the set before has it.
+	Digest digest.Kind
 	Report func(export.Progress)
 }
 
@@ -137,7 +145,7 @@ func BaselineBuild(ctx context.Context, s Settings, o BuildOptions) (BuiltSet, e
 		return BuiltSet{}, fmt.Errorf("a set needs the position in the CDC's logs that it is played forward from: %w", err)
 	}
 	source := postgres.NewStandbySource(pool, primary)
-	built, err := s.buildSet(ctx, setJob{policy: p, source: source, identity: id, logs: bus.Logs, store: store, report: o.Report, afresh: o.Afresh})
+	built, err := s.buildSet(ctx, setJob{policy: p, source: source, identity: id, logs: bus.Logs, store: store, report: o.Report, afresh: o.Afresh, digest: func(string) digest.Kind { return o.Digest }})
 	if err != nil {
 		return BuiltSet{}, err
 	}
