@@ -125,10 +125,15 @@ func (a *Applier) write(ctx context.Context, tx pgx.Tx, b *batch, applied *int) 
 	if hopeless(ctx, err) {
 		return err
 	}
-	for *applied < len(b.events) {
+	// In halves, down to the one event that is refused, and up again behind it.
+	for n := len(b.events) / 2; *applied < len(b.events); {
 		rest := b.events[*applied:]
-		n := 1
-		err := a.attempt(ctx, c, b, rest[:1])
+		n = max(min(n, len(rest)), 1)
+		err := a.attempt(ctx, c, b, rest[:n])
+		if err != nil && n > 1 && !hopeless(ctx, err) {
+			n /= 2
+			continue
+		}
 		// Rows that need each other, such as those of one statement that refer to one another.
 		if err != nil && constraint(err) && !hopeless(ctx, err) {
 			if together, ok := a.together(ctx, c, b, rest); ok {
@@ -138,6 +143,7 @@ func (a *Applier) write(ctx context.Context, tx pgx.Tx, b *batch, applied *int) 
 		switch {
 		case err == nil:
 			*applied += n
+			n *= 2
 		case hopeless(ctx, err):
 			return err
 		default:
