@@ -50,6 +50,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	where := u.Scheme + "://" + u.Host + u.Path // the rest may hold what is nobody's business
 	if u.Scheme == "file" {
+		if u.Host != "" && u.Host != "." { // it would be left out, and the rest taken for a path from the root on
+			return nil, fmt.Errorf("baseline.url %q names the host %q: a folder has three slashes, as in file:///var/lib/trickle", o.URL, u.Host)
+		}
 		q := u.Query()
 		// Files are renamed into place, which works within one file system only, so they are written beside it; and the names of a pipeline's files are all that there is to
 		// say about them.

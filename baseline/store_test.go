@@ -110,6 +110,7 @@ func TestStoresThatCannotBeUsed(t *testing.T) {
 		"no such bucket":     {server.URL("other", nil), "there is no such bucket"},
 		"no URL":             {"/var/lib/trickle", "is no URL"},
 		"no such kind":       {"ftp://host/folder", `"ftp"`},
+		"a folder's host":    {"file://trickle-test-host/folder", "three slashes"},
 		"an unknown setting": {"file:///tmp?colour=red", "colour"},
 		"a file":             {"file://" + filepath.ToSlash(file), "file"},
 		"no such pipeline":   {"mem://", "pipeline"},

@@ -215,8 +215,11 @@ func (c *check) baseline() {
 	if b.URL == "" || c.failed("baseline") {
 		return
 	}
-	if u, err := url.Parse(b.URL); err != nil || u.Scheme == "" {
+	switch u, err := url.Parse(b.URL); {
+	case err != nil || u.Scheme == "":
 		c.refuse("baseline.url", "%q is no URL: give one such as file:///var/lib/trickle", b.URL)
+	case u.Scheme == "file" && u.Host != "" && u.Host != ".":
+		c.refuse("baseline.url", "%q names the host %q: a folder has three slashes, as in file:///var/lib/trickle", b.URL, u.Host)
 	}
 	if len(b.Topics) == 0 && c.policy.Resync.Debezium.TopicPrefix == "" {
 		c.warn("baseline", "no set is built until it is known which topics hold the CDC's log: name them in baseline.topics, or the connector's prefix in resync.debezium.topic_prefix")

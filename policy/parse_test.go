@@ -238,6 +238,7 @@ func TestRefused(t *testing.T) {
 		{"debezium's topics", minimal + "resync: {debezium: {topic_prefix: a, signal_topic: b, notification_topic: b}}", "f:3:55: resync.debezium.notification_topic: is the topic of the signals as well: the connector would read its own notifications as signals"},
 		{"no attempt", minimal + "resync: {debezium: {attempts: 0}}", "f:3:21: resync.debezium.attempts: 0 is not allowed: a snapshot needs at least one signal"},
 		{"baseline", minimal + "baseline: {url: here}", `"here" is no URL`},
+		{"baseline's folder", minimal + "baseline: {url: 'file://var/lib'}", `names the host "var": a folder has three slashes`},
 		{"text wanted", minimal + "detect: {action: true}", "true is not allowed: give correct or report"},
 		{"where as a number", tables + "[{table: a.b, where: 1}]", "expected text, found 1"},
 		{"huge", strings.Repeat("#", maxBytes+1), "a policy has at most"},

@@ -27,7 +27,7 @@ type restoreBar struct {
 
 	mu    sync.Mutex
 	shown bool
-	phase string
+	phase string // the one that is shown
 	began time.Time
 	last  time.Time
 }
@@ -42,6 +42,14 @@ func (b *restoreBar) tell(p app.RestoreProgress) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
+	if p.Phase == app.PhasePlay { // it goes on behind what follows it
+		switch b.phase {
+		case app.PhaseProve:
+			return
+		case app.PhaseFollow:
+			p.Phase = app.PhaseFollow
+		}
+	}
 	if p.Phase != b.phase {
 		b.phase, b.began, b.last = p.Phase, now, time.Time{}
 	}
@@ -108,7 +116,10 @@ func (a aboveRestore) Write(p []byte) (int, error) {
 // restoreLine is one picture.
 func restoreLine(p app.RestoreProgress, took time.Duration) string {
 	speed := func(n int64) string {
-		return strings.TrimSpace(humanize.SIWithDigits(float64(n)/max(took.Seconds(), 0.001), 1, ""))
+		if took < time.Second { // too short to tell
+			return ""
+		}
+		return ", " + strings.TrimSpace(humanize.SIWithDigits(float64(n)/took.Seconds(), 1, "")) + "/s"
 	}
 	switch p.Phase {
 	case app.PhaseLoad:
@@ -123,7 +134,7 @@ func restoreLine(p app.RestoreProgress, took time.Duration) string {
 		if p.Left > 0 {
 			return fmt.Sprintf("your sink has %s records to go", humanize.Comma(p.Left))
 		}
-		return fmt.Sprintf("playing forward: %s events, %s/s, %s records to go", humanize.Comma(int64(p.Play.Applied)), speed(int64(p.Play.Applied)), humanize.Comma(p.Play.Behind))
+		return fmt.Sprintf("playing forward: %s events%s, %s records to go", humanize.Comma(int64(p.Play.Applied)), speed(int64(p.Play.Applied)), humanize.Comma(p.Play.Behind))
 	case app.PhaseFinish:
 		return p.Load.Doing
 	case app.PhaseProve:

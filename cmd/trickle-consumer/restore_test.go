@@ -48,9 +48,16 @@ func TestRestoreIsShownInLines(t *testing.T) {
 	}
 	b.tell(app.RestoreProgress{Phase: app.PhasePlay, Play: playforward.Progress{Applied: 1000, Behind: 5}})
 	b.tell(app.RestoreProgress{Phase: app.PhaseProve, Proof: app.Proof{Rows: 7, Done: 2}})
+	for range 5 { // it is played forward meanwhile
+		b.tell(app.RestoreProgress{Phase: app.PhasePlay, Play: playforward.Progress{Applied: 2000}})
+		b.tell(app.RestoreProgress{Phase: app.PhaseProve, Proof: app.Proof{Rows: 7, Done: 2}})
+	}
+	b.tell(app.RestoreProgress{Phase: app.PhaseFollow})
+	now = now.Add(time.Minute)
+	b.tell(app.RestoreProgress{Phase: app.PhasePlay, Play: playforward.Progress{Applied: 3000}})
 	b.end()
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 5 || !strings.Contains(lines[1], "33 %, 100 of 300 ranges, 1,000 of 3,000 rows, making index a") || !strings.Contains(lines[3], "1,000 events") || !strings.Contains(lines[4], "7 rows in 2 ranges") {
+	if len(lines) != 7 || lines[6] != "following: 3,000 events applied" || !strings.Contains(lines[1], "33 %, 100 of 300 ranges, 1,000 of 3,000 rows, making index a") || !strings.Contains(lines[3], "1,000 events, 5 records to go") || !strings.Contains(lines[4], "7 rows in 2 ranges") {
 		t.Errorf("%d lines:\n%s", len(lines), out.String())
 	}
 }

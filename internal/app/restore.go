@@ -120,8 +120,9 @@ func (s Settings) restoration(ctx context.Context, st *stack, o RestoreOptions) 
 		if r.store, err = baseline.Open(ctx, baseline.Options{URL: url, Pipeline: r.policy.Pipeline, Secret: []byte(s.SigningKey)}); err != nil {
 			return nil, err
 		}
+		store := r.store // r is nil by then if what follows fails
 		st.push(func() {
-			if err := r.store.Close(); err != nil {
+			if err := store.Close(); err != nil {
 				s.Log.Warn("closing the base-line store", "err", err)
 			}
 		})

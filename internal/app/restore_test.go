@@ -103,6 +103,10 @@ func TestRestoreRefuses(t *testing.T) {
 	r.refused(RestoreOptions{PlayForward: true, ResetGroup: "sink"}, "give one of them")
 	r.refused(RestoreOptions{ResetGroup: "sink", Follow: true}, "--play-forward too")
 	r.refused(play, "no complete set", "trickle baseline build")
+	brokers := r.settings.Brokers
+	r.settings.Brokers = nil
+	r.refused(play, "no Kafka given", "--brokers")
+	r.settings.Brokers = brokers
 	set := r.build()
 	r.refused(RestoreOptions{Jobs: 1}, "has to be loaded", "--play-forward", "--reset-group")
 	r.refused(RestoreOptions{PlayForward: true, Set: "20260101T000000Z-00000000"}, "no such set")
