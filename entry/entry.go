@@ -116,6 +116,8 @@ type Wish struct {
 	Reason   string
 	Waiting  bool          // for an approval
 	Cooldown time.Duration // refuse when one of the same scope and table was asked for within this time; 0: a person asks
+	// Since has all others of the table give way that were asked for before, wait for an approval, or are a connector's: what they have looked at was looked at before then. Zero: none does.
+	Since time.Time
 }
 
 // Piece is one range of a resync.

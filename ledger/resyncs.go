@@ -20,6 +20,13 @@ func (l *Ledger) Request(ctx context.Context, w entry.Wish) (bool, error) {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('trickle.resync.' || $1, 0))`, l.pipeline); err != nil {
 			return err
 		}
+		if !w.Since.IsZero() {
+			_, err := tx.Exec(ctx, `UPDATE trickle.resyncs r SET state = 'done', ended_at = clock_timestamp(), failure = 'taken over by ' || $3 WHERE pipeline = $1 AND table_name = $2
+				AND (state = 'waiting' OR state = 'running' AND (requested_at < $4 OR EXISTS (SELECT FROM trickle.snapshots WHERE resync_id = r.id)))`, l.pipeline, w.Table, w.ID, w.Since)
+			if err != nil {
+				return err
+			}
+		}
 		state := "running"
 		if w.Waiting {
 			state = "waiting"

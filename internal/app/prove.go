@@ -12,7 +12,9 @@ import (
 	"github.com/trickle-verify/trickle/detector"
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/postgres"
 )
 
 // Proof is what a full pass over the replica's tables, against the source, came to.
@@ -43,7 +45,9 @@ func (e *unproven) Error() string { return e.why }
 // prover has this process's own detector make a full pass, without following the verification that the publisher sends.
 type prover struct {
 	*consumer
-	tables   []string // as the source calls them
+	tables []string // as the source calls them
+	// since is when, by the replica's clock, the replica became what is to be proven: what was looked at before proves nothing.
+	since    time.Time
 	progress func(Proof)
 
 	answers, opens time.Duration // bounds; 0 for the usual ones
@@ -176,9 +180,17 @@ func (p *prover) hear(ctx context.Context) error {
 	}
 }
 
-// ask has a table resynced in full, or finds that under way already, as after a crash.
+// ask has a table resynced in full, or finds that under way already, as after a crash. One that was begun before the replica became what it is gives way.
 func (p *prover) ask(ctx context.Context, table string) (string, error) {
 	for {
+		id := newID()
+		made, err := p.ledger.Request(ctx, entry.Wish{ID: id, Scope: entry.Full, Table: table, Reason: "a restored replica proves itself", Since: p.since})
+		if err != nil {
+			return "", err
+		}
+		if made {
+			return id, nil
+		}
 		running, err := p.ledger.Running(ctx)
 		if err != nil {
 			return "", err
@@ -188,18 +200,10 @@ func (p *prover) ask(ctx context.Context, table string) (string, error) {
 				return r.ID, nil
 			}
 		}
-		id := newID()
-		made, err := p.ledger.Request(ctx, entry.Wish{ID: id, Scope: entry.Full, Table: table, Reason: "a restored replica proves itself"})
-		if err != nil {
-			return "", err
-		}
-		if made {
-			return id, nil
-		}
 		select {
 		case <-ctx.Done():
 			return "", ctx.Err()
-		case <-time.After(lookAtPass): // one waits for approval, or has been asked for just now
+		case <-time.After(lookAtPass): // it ended between the two looks
 		}
 	}
 }
@@ -247,4 +251,70 @@ func sum(passes []entry.Pass) (proof Proof, over bool) {
 		proof.Why = strings.Join(failed, "; ")
 	}
 	return proof, over
+}
+
+// proven has the replica prove itself, and ends the restore.
+func (r *restoration) proven(ctx context.Context, id string, p *player) (err error) {
+	if p == nil {
+		if p, err = r.player(ctx); err != nil {
+			return err
+		}
+		defer p.close()
+		if err := r.catchUp(ctx, p); err != nil {
+			return err
+		}
+	}
+	since, err := r.became(ctx, id)
+	if err != nil {
+		return err
+	}
+	return p.during(ctx, func(ctx context.Context) error {
+		if err := r.prove(ctx, since); err != nil {
+			return err
+		}
+		if id == "" {
+			return nil
+		}
+		return r.ledger.AdvanceRestore(ctx, id, entry.RestoreDone)
+	})
+}
+
+// became is when, by the replica's clock, it began to become what is to be proven: when its restore began, or where nothing was loaded, now.
+func (r *restoration) became(ctx context.Context, id string) (at time.Time, err error) {
+	err = r.pool.QueryRow(ctx, `SELECT coalesce((SELECT started_at FROM trickle.restores WHERE id = $1), clock_timestamp())`, id).Scan(&at)
+	if err != nil {
+		return at, fmt.Errorf("asking the replica when its restore began: %w", postgres.OneLine(err))
+	}
+	return at, nil
+}
+
+// prove makes the pass.
+func (r *restoration) prove(ctx context.Context, since time.Time) error {
+	if r.options.NoProof {
+		r.note("the replica was not held against the source: trickle-consumer resync --table T does that, while trickle-consumer run is running")
+		return nil
+	}
+	needs := ConsumerNeeds(r.policy, r.consumer)
+	if err := errors.Join(r.kafka.Ensure(ctx, needs.Topics...), r.kafka.Require(ctx, needs.Rights...)); err != nil {
+		return err
+	}
+	own := ""
+	if r.options.PlayForward {
+		own = message.Topics{Pipeline: r.policy.Pipeline}.PlayGroup(r.consumer)
+	}
+	c, err := newConsumer(ctx, r.Settings, provingPolicy(r.policy, own), replicaWiring{r.pool, r.identity, r.kafka})
+	if err != nil {
+		return err
+	}
+	r.Log.Info("the replica proves itself: a full pass against the source", "tables", len(r.tables))
+	pass := &prover{consumer: c, tables: r.tables, since: since, answers: r.options.answers, opens: r.options.opens, progress: func(p Proof) { r.tell(RestoreProgress{Phase: PhaseProve, Proof: p}) }}
+	proof, err := pass.run(ctx)
+	if err != nil {
+		return err
+	}
+	r.report.Proof = &proof
+	if !proof.Proven {
+		r.note("the replica is not proven: %s; to have it done later, run trickle-consumer run, and trickle-consumer resync --table T for each table", proof.Why)
+	}
+	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/trickle-verify/trickle/debezium"
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
-	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
 	"github.com/trickle-verify/trickle/restore"
@@ -348,57 +347,4 @@ func (r *restoration) after(ctx context.Context, m *baseline.Manifest, restorer 
 		return err
 	}
 	return r.proven(ctx, id, p)
-}
-
-// proven has the replica prove itself, and ends the restore.
-func (r *restoration) proven(ctx context.Context, id string, p *player) (err error) {
-	if p == nil {
-		if p, err = r.player(ctx); err != nil {
-			return err
-		}
-		defer p.close()
-		if err := r.catchUp(ctx, p); err != nil {
-			return err
-		}
-	}
-	return p.during(ctx, func(ctx context.Context) error {
-		if err := r.prove(ctx); err != nil {
-			return err
-		}
-		if id == "" {
-			return nil
-		}
-		return r.ledger.AdvanceRestore(ctx, id, entry.RestoreDone)
-	})
-}
-
-// prove makes the pass.
-func (r *restoration) prove(ctx context.Context) error {
-	if r.options.NoProof {
-		r.note("the replica was not held against the source: trickle-consumer resync --table T does that, while trickle-consumer run is running")
-		return nil
-	}
-	needs := ConsumerNeeds(r.policy, r.consumer)
-	if err := errors.Join(r.kafka.Ensure(ctx, needs.Topics...), r.kafka.Require(ctx, needs.Rights...)); err != nil {
-		return err
-	}
-	own := ""
-	if r.options.PlayForward {
-		own = message.Topics{Pipeline: r.policy.Pipeline}.PlayGroup(r.consumer)
-	}
-	c, err := newConsumer(ctx, r.Settings, provingPolicy(r.policy, own), replicaWiring{r.pool, r.identity, r.kafka})
-	if err != nil {
-		return err
-	}
-	r.Log.Info("the replica proves itself: a full pass against the source", "tables", len(r.tables))
-	pass := &prover{consumer: c, tables: r.tables, answers: r.options.answers, opens: r.options.opens, progress: func(p Proof) { r.tell(RestoreProgress{Phase: PhaseProve, Proof: p}) }}
-	proof, err := pass.run(ctx)
-	if err != nil {
-		return err
-	}
-	r.report.Proof = &proof
-	if !proof.Proven {
-		r.note("the replica is not proven: %s; to have it done later, run trickle-consumer run, and trickle-consumer resync --table T for each table", proof.Why)
-	}
-	return nil
 }
