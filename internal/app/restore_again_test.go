@@ -1,11 +1,18 @@
 package app
 
 import (
+	"context"
+	"errors"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/transport"
 )
 
 // What a resync has looked at before the replica became what it is proves nothing of it.
@@ -47,4 +54,65 @@ func TestRestoreIsNotProvenByWhatWasSeenBefore(t *testing.T) {
 		}
 		r.exec(r.dst, `UPDATE t SET v = 'drifted' WHERE id = 11`)
 	}
+}
+
+// A sink that is to bring what came since begins where the rows of the replica are, wherever its group has got: the database may have been put back from a backup.
+func TestRestoreGivesTheSinkTheReadPoint(t *testing.T) {
+	t.Parallel()
+	r := newRestoreRig(t)
+	r.build()
+	r.change(5, "changed")
+	if _, err := r.restore(RestoreOptions{PlayForward: true, NoProof: true, Jobs: 1}); err != nil {
+		t.Fatal(err)
+	}
+	r.change(6, "after the backup")
+	r.change(7, "after the backup, too")
+	if err := r.kafka.CommitFor(t.Context(), "sink", transport.Position{{Topic: cdcTopic, Offsets: []int64{3}}}); err != nil {
+		t.Fatal(err)
+	}
+	report, err := r.restore(RestoreOptions{Jobs: 1})
+	if notes := strings.Join(report.Notes, " "); err != nil || report.Loaded || !strings.Contains(notes, "--reset-group GROUP") || strings.Contains(notes, "only has to be started") {
+		t.Errorf("%+v, %v", report, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	report, err = Restore(ctx, r.settings, RestoreOptions{ResetGroup: "sink", NoProof: true, Jobs: 1, Progress: func(p RestoreProgress) {
+		if p.Phase == PhasePlay && p.Left == 2 {
+			cancel()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) || report.Loaded || !strings.Contains(strings.Join(report.Notes, " "), "the replica's read point") {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if at, err := r.kafka.Committed(t.Context(), "sink", []string{cdcTopic}); err != nil || at[0].Offsets[0] != 1 {
+		t.Errorf("the group is at %v, %v", at, err)
+	}
+}
+
+// Nobody plays forward beside the sink that the gate goes by: each would put back what the other has written.
+func TestRestoreIsNotBesideTheSink(t *testing.T) {
+	t.Parallel()
+	r := newRestoreRig(t)
+	r.policy(strings.Replace(restorePolicy, "gate: {assume_lag: 100ms}", "gate: {slot: none, group: sink}", 1))
+	r.build()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(r.cluster.ListenAddrs()...), kgo.ConsumerGroup("sink"), kgo.ConsumeTopics(cdcTopic), kgo.ClientID("the-sink"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for joined := false; !joined; {
+		members, err := r.kafka.Members(t.Context(), "sink")
+		if err != nil {
+			t.Fatal(err)
+		}
+		joined = len(members) > 0
+	}
+	o := RestoreOptions{PlayForward: true, NoProof: true, Jobs: 1}
+	r.refused(o, "sink has members", "the-sink at")
+	r.untouched()
+	cl.Close()
+	if _, err := r.restore(o); err != nil {
+		t.Fatal(err)
+	}
+	r.identical()
 }

@@ -351,33 +351,25 @@ func (r *restoration) only(ctx context.Context, s *standing) error {
 	if s.group != "" {
 		r.note("if this database was put back from a backup, what the group has committed is not true of it: load it then, with --set and --replace")
 	}
-	if !r.options.PlayForward {
-		group := r.options.ResetGroup
-		if group == "" {
-			group = r.policy.Gate.Group
-		}
-		if group == "" {
-			r.note("give --play-forward to have this process bring what came since")
-			return nil
-		}
-		r.note("your sink (consumer group %s) only has to be started: its offsets were left as they are; to hold the replica against the source then, run trickle-consumer resync --table T for each table", group)
+	switch {
+	case !r.options.PlayForward && s.group != "":
+		r.note("your sink (consumer group %s) only has to be started: its offsets were left as they are; to hold the replica against the source then, run trickle-consumer resync --table T for each table", s.group)
 		return nil
+	case r.options.via() == "":
+		r.note("give --play-forward to have this process bring what came since, or --reset-group GROUP to have your own sink begin at the read point")
+		return nil
+	}
+	if err := r.alone(ctx); err != nil {
+		return err
 	}
 	p, err := r.player(ctx)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	if s.group != "" {
-		// Its sink would write the same rows at the same time.
-		members, err := r.kafka.Members(ctx, s.group)
-		if err != nil {
-			return err
-		}
-		if len(members) > 0 {
-			return &transport.MembersError{Group: s.group, Members: members}
-		}
-		if err := p.applier.Begin(ctx, s.at); err != nil {
+	// Where the point is the replica's own, what the sink's group has committed may be of another time: before a backup was put back, or of no time at all.
+	if s.group != "" || p.applier == nil {
+		if err := r.handOver(ctx, p, s.at); err != nil {
 			return err
 		}
 	}

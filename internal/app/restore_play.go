@@ -87,7 +87,11 @@ func (r *restoration) handOver(ctx context.Context, p *player, from transport.Po
 		return err
 	}
 	r.report.Group = r.options.ResetGroup
-	r.note("consumer group %s begins at the set's position now, in %d topics: start your sink", r.options.ResetGroup, len(to))
+	begins := "the set's position"
+	if !r.report.Loaded {
+		begins = "the replica's read point"
+	}
+	r.note("consumer group %s begins at %s now, in %d topics: start your sink", r.options.ResetGroup, begins, len(to))
 	return nil
 }
 

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,15 @@ func (r *restoration) able(ctx context.Context, m *baseline.Manifest) error {
 	}
 	if err := r.kafka.Require(ctx, rights...); err != nil {
 		return err
+	}
+	return r.alone(ctx)
+}
+
+// alone makes sure that no sink writes the same rows at the same time: that whose group is to be set, or where this process plays forward, that which the gate goes by.
+func (r *restoration) alone(ctx context.Context) error {
+	group := cmp.Or(r.options.ResetGroup, r.policy.Gate.Group)
+	if group == "" {
+		return nil
 	}
 	members, err := r.kafka.Members(ctx, group)
 	if err == nil && len(members) > 0 {
