@@ -23,6 +23,11 @@ type Failure struct {
 	Err   error
 }
 
+// Violated tells that rows are in the way, which CDC may yet change.
+func (f Failure) Violated() bool {
+	return slices.Contains([]string{"23503", "23505", "23P01"}, postgres.State(f.Err))
+}
+
 func (f Failure) String() string { return fmt.Sprintf("%s: %v; %s", f.Table, f.Err, f.SQL) }
 
 // complete makes what holds for any rows of a table whose ranges are all there, and has the planner know them. A key that can't be made is an error; of anything else it is

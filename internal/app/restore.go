@@ -233,13 +233,16 @@ func (r *restoration) resume(ctx context.Context, open entry.Restore) error {
 	}
 	r.report.Resumed, r.report.Reason = true, begun
 	r.Log.Info("going on with a restore that stopped", "set", open.Set, "state", state, "ranges", open.Ranges, "done", open.Done)
-	if state == entry.RestoreProving {
-		return r.proven(ctx, open.ID, nil)
+	if r.store == nil && state == entry.RestoreProving {
+		return r.proveOnly(ctx, open, errNoStore)
 	}
 	if r.store == nil {
 		return errNoStore
 	}
 	m, err := r.store.Load(ctx, open.Set)
+	if err != nil && state == entry.RestoreProving {
+		return r.proveOnly(ctx, open, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w%s", begun, err, other)
 	}
@@ -333,10 +336,7 @@ func (r *restoration) after(ctx context.Context, m *baseline.Manifest, restorer 
 	} else if err := r.ledger.AdvanceRestore(ctx, id, cmp.Or(state, entry.RestorePlaying)); err != nil { // it had failed
 		return err
 	}
-	if err := r.catchUp(ctx, p); err != nil {
-		return err
-	}
-	finished, err := restorer.Finish(ctx, m)
+	finished, err := r.finish(ctx, m, restorer, p)
 	if err != nil {
 		return err
 	}

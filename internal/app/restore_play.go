@@ -12,11 +12,13 @@ import (
 
 	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/debezium"
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/heartbeat"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/playforward"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/restore"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -294,4 +296,33 @@ func unread(p transport.Progress, until transport.Position) (left int64) {
 		}
 	}
 	return left
+}
+
+// finish makes what holds only once CDC has caught up. The log's end may lie within a transaction that wrote several tables, and then that does not hold there, but a little later.
+func (r *restoration) finish(ctx context.Context, m *baseline.Manifest, restorer *restore.Restorer, p *player) (restore.Finished, error) {
+	const tries, apart = 5, 500 * time.Millisecond
+	var made []string
+	for try := 1; ; try++ {
+		if err := r.catchUp(ctx, p); err != nil {
+			return restore.Finished{}, err
+		}
+		f, err := restorer.Finish(ctx, m)
+		made = append(made, f.Made...)
+		f.Made = made
+		if err != nil || try == tries || !slices.ContainsFunc(f.Failed, func(f restore.Failure) bool { return f.Violated() }) {
+			return f, err
+		}
+		r.Log.Info("what does not hold yet is tried again once more has come", "name", f.Failed[0].Name, "table", f.Failed[0].Table)
+		select {
+		case <-ctx.Done():
+			return f, ctx.Err()
+		case <-time.After(apart):
+		}
+	}
+}
+
+// proveOnly proves a replica whose set can't be read any more: an index or a constraint that could not be made before it was stopped is not tried again.
+func (r *restoration) proveOnly(ctx context.Context, open entry.Restore, why error) error {
+	r.note("whether every index and constraint of set %s could be made is not known: %v", open.Set, why)
+	return r.proven(ctx, open.ID, nil)
 }
