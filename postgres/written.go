@@ -100,11 +100,7 @@ type wrote struct {
 // may have it do, those are not all, and the rest of the heap is read too.
 func (g *Loading) own(ctx context.Context, c *pgconn.PgConn, from int64, w wrote) (print digest.Thumbprint, err error) {
 	l := g.layout
-	xmin := ""
-	err = each(ctx, c, "SELECT (pg_catalog.pg_current_xact_id()::text::numeric % 4294967296)::text", nil, func(row [][]byte) error {
-		xmin = string(row[0])
-		return nil
-	})
+	xmin, err := ownXID(ctx, c)
 	if err != nil {
 		return print, err
 	}
