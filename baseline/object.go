@@ -131,7 +131,7 @@ func unpack(b []byte, m *Manifest, t *Table, o *Object) (*Content, error) {
 		return nil, corrupt(o.Name, "it has %d bytes and the manifest of set %s says %d: it was cut off or replaced", len(b), m.Set, o.Bytes)
 	}
 	if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != o.SHA256 {
-		return nil, corrupt(o.Name, "its SHA-256 is not what the manifest of set %s says: it was changed or damaged after it was written", m.Set)
+		return nil, corrupt(o.Name, "its SHA-256 is not what the manifest of set %s says: it was changed or damaged after it was written; trickle baseline build --afresh makes another set", m.Set)
 	}
 	dec, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 	if err != nil {

@@ -62,6 +62,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 			}
 		}
 		u.RawQuery = q.Encode()
+		if err := readable(u, o.Pipeline); err != nil {
+			return nil, err
+		}
 	}
 	bucket, err := blob.OpenBucket(ctx, u.String())
 	if err != nil {
@@ -272,7 +275,7 @@ func (s *Store) Open(ctx context.Context, m *Manifest, t *Table, o *Object) (*Co
 }
 
 func missing(m *Manifest, o *Object) error {
-	return corrupt(o.Name, "it is missing, and set %s needs it", m.Set)
+	return corrupt(o.Name, "it is missing, and set %s needs it; trickle baseline build --afresh makes another", m.Set)
 }
 
 // mostNamed bounds how many faults an error names.

@@ -133,6 +133,26 @@ func TestStoresThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// A folder of sets that can't be listed is no store without sets.
+func TestFolderThatCantBeListed(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(folder, "in", pipeline), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "in", pipeline, "sets"), nil, 0o600); err != nil { // not even root can list it
+		t.Fatal(err)
+	}
+	s, err := baseline.Open(t.Context(), baseline.Options{URL: "file://" + filepath.ToSlash(folder) + "?prefix=in/", Pipeline: pipeline})
+	if err == nil {
+		_, err = s.Sets(t.Context())
+		_ = s.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "can't be read by this account") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A folder that is made is nobody else's.
 func TestFolderIsPrivate(t *testing.T) {
 	t.Parallel()

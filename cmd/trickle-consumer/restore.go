@@ -107,8 +107,8 @@ func printRestore(out io.Writer, r app.RestoreReport) error {
 	if r.Loaded && r.Set != nil {
 		line("set %s is loaded: %s rows of %d tables in %d ranges, %s of objects; its position was read at %s", r.Set.Set, humanize.Comma(r.Set.Rows), r.Set.Tables, r.Set.Ranges,
 			humanize.IBytes(uint64(max(r.Set.Bytes, 0))), r.Set.Taken.UTC().Format(time.RFC3339))
-		if r.Set.Travelled != "" {
-			line("the set against what travelled in the data: %s", r.Set.Travelled)
+		if strings.HasPrefix(r.Set.Travelled, "agrees") { // a note tells why else
+			line("the set %s when it was built", r.Set.Travelled)
 		}
 	}
 	for _, n := range r.Notes {

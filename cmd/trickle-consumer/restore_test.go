@@ -66,14 +66,14 @@ func TestRestoreIsToldInText(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	err := printRestore(&out, app.RestoreReport{
-		Loaded: true, Set: &app.RestoreSet{Set: "s1", Rows: 5000, Tables: 2, Ranges: 3, Travelled: "agrees"}, Played: &app.Played{Applied: 12},
+		Loaded: true, Set: &app.RestoreSet{Set: "s1", Rows: 5000, Tables: 2, Ranges: 3, Travelled: "agrees with what travelled in the data"}, Played: &app.Played{Applied: 12},
 		Failed: []app.NotMade{{Table: "public.t", Name: "t_v_key", SQL: "ALTER TABLE t ADD UNIQUE (v)", Error: "duplicate"}},
 		Proof:  &app.Proof{Ranges: 10, Agreed: 9, Rows: 5000, Corrected: 2, Remaining: 1},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"set s1 is loaded: 5,000 rows of 2 tables", "12 events applied", "NOT MADE: t_v_key of public.t: duplicate; once the reason is gone: ALTER TABLE", "NOT PROVEN: 9 of 10 ranges agreed", "2 rows were corrected, 1 differ still"} {
+	for _, want := range []string{"set s1 is loaded: 5,000 rows of 2 tables", "the set agrees with what travelled in the data when it was built", "12 events applied", "NOT MADE: t_v_key of public.t: duplicate; once the reason is gone: ALTER TABLE", "NOT PROVEN: 9 of 10 ranges agreed", "2 rows were corrected, 1 differ still"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())
 		}

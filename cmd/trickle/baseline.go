@@ -246,12 +246,20 @@ func printVerified(out io.Writer, v app.VerifiedSet) error {
 	for _, fault := range v.Faults {
 		fmt.Fprintf(&listed, "fault: %s\n", fault)
 	}
-	verdict := "is sound"
-	if !v.Sound {
-		verdict = "is not sound"
-	}
-	_, err := fmt.Fprintf(out, "%s\n%sset %s %s; checked: %s\n", w.Render(), listed.String(), v.Set, verdict, strings.Join(v.Checked, ", "))
+	_, err := fmt.Fprintf(out, "%s\n%sset %s %s; checked: %s\n", w.Render(), listed.String(), v.Set, verdict(v), strings.Join(v.Checked, ", "))
 	return err
+}
+
+// verdict tells a set that is damaged from one that a database differs from: with a replica it is that which has to be mended.
+func verdict(v app.VerifiedSet) string {
+	switch {
+	case v.Sound:
+		return "is sound"
+	case len(v.Faults) > 0:
+		return "is damaged: build another with trickle baseline build --afresh"
+	default:
+		return "is whole, and the " + v.Against + " differs from it, or can't be compared"
+	}
 }
 
 // notice is a line of progress on a terminal; anywhere else it shows nothing.

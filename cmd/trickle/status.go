@@ -106,7 +106,7 @@ func restorePoint(r *keeper.Report) string {
 	if r.RefreshDue != nil {
 		line("refresh due", "%s", when(*r.RefreshDue))
 	}
-	if r.Expires != nil {
+	if r.Expires != nil && r.Valid {
 		line("expires", "from %s on", when(*r.Expires))
 	} else if r.Valid && r.Unknown == "" {
 		line("expires", "never")

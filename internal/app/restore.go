@@ -162,6 +162,7 @@ func (r *restoration) run(ctx context.Context) error {
 	if r.store == nil {
 		return fmt.Errorf("%w (%s)", errNoStore, r.report.Reason)
 	}
+	r.Log.Info("the replica has to be loaded", "why", r.report.Reason)
 	m, err := r.choose(ctx)
 	if err != nil {
 		return err

@@ -103,7 +103,7 @@ func open(ctx context.Context, st *stack, dsn string, o postgres.Options) (*pgxp
 
 func (s Settings) openBus(ctx context.Context, st *stack) (*transport.Kafka, error) {
 	if len(s.Brokers) == 0 {
-		return nil, errors.New("no Kafka given: --brokers host:port,… or TRICKLE_BROKERS; to do without Kafka, run trickle run --replica DSN")
+		return nil, errors.New("no Kafka given: --brokers host:port,… or TRICKLE_BROKERS; only trickle run --replica DSN does without, and without a base-line view")
 	}
 	for _, w := range s.Security.Warnings() {
 		s.Log.Warn("connection to Kafka", "warning", w)

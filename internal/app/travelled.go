@@ -71,8 +71,8 @@ func (r *restoration) compare(ctx context.Context, m *baseline.Manifest) error {
 	}
 	r.report.Set = &RestoreSet{Set: m.Set, Travelled: "agrees with what travelled in the data"}
 	if told == nil {
-		r.report.Set.Travelled = "not known: what travelled in the data of this set is not there any more"
-		r.note("the set can't be compared with what travelled in the data when it was built: that is not in topic %s any more", message.Topics{Pipeline: r.policy.Pipeline}.Verify())
+		r.report.Set.Travelled = "not known: what travelled in the data of this set is not there"
+		r.note("the set can't be compared with what travelled in the data when it was built: that is not in topic %s: it has expired there, or no trickle run has told of this set", message.Topics{Pipeline: r.policy.Pipeline}.Verify())
 		return nil
 	}
 	hash, err := r.store.Hash(ctx, m.Set)
