@@ -28,7 +28,7 @@ func readable(u *url.URL, pipeline string) error {
 }
 
 func list(folder string) error {
-	f, err := os.Open(folder)
+	f, err := os.Open(folder) //nolint:gosec // it is the folder that the policy names
 	if err != nil {
 		return err
 	}
