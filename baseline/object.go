@@ -199,6 +199,8 @@ func (c *Content) Read(b []byte) (int, error) {
 	n, err := c.rows.Read(b)
 	c.read += int64(n)
 	switch {
+	case c.read > c.want: // a little can be decompressed to more than there is room for
+		return 0, corrupt(c.name, "it holds more than the %d bytes that its manifest says", c.want)
 	case err == nil:
 		return n, nil
 	case !errors.Is(err, io.EOF):

@@ -148,10 +148,25 @@ func (b *build) recall(ctx context.Context) error {
 	return nil
 }
 
+// forget drops what has been removed since it was recalled, before anybody could know that it may be used again: its objects are going.
+func (b *build) forget(ctx context.Context) error {
+	sets, err := b.Store.Sets(ctx)
+	if err != nil {
+		return err
+	}
+	b.earlier = slices.DeleteFunc(b.earlier, func(m *baseline.Manifest) bool {
+		return !slices.ContainsFunc(sets, func(l baseline.Listed) bool { return l.Set == m.Set })
+	})
+	return nil
+}
+
 // run reads, stores and records, and completes the set.
 func (b *build) run(ctx context.Context) error {
 	// Before the first object, so that nobody takes it for left over.
 	if err := b.Store.Checkpoint(ctx, b.set); err != nil {
+		return err
+	}
+	if err := b.forget(ctx); err != nil {
 		return err
 	}
 	g, within := errgroup.WithContext(ctx)

@@ -125,3 +125,32 @@ func TestDeepDocuments(t *testing.T) {
 		t.Errorf("%d rows of %d", m.Tables[0].Rows, rows)
 	}
 }
+
+// going is a store in which, between what a build recalls and its first checkpoint, another build completes a set and removes the one before.
+type going struct {
+	*baseline.Store
+	before func()
+}
+
+func (g *going) Checkpoint(ctx context.Context, m *baseline.Manifest) error {
+	if fn := g.before; fn != nil {
+		g.before = nil
+		fn()
+	}
+	return g.Store.Checkpoint(ctx, m)
+}
+
+// Objects of a set that was removed before the build's checkpoint could say that it may use them are not named again.
+func TestSetThatGoesBeforeItIsUsed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, pgtest.Database(t), []string{"public.moods"}, moods)
+	first := r.built().Manifest
+	r.parts.Store = &going{r.store, func() {
+		if err := r.bucket.Delete(t.Context(), "shop/sets/"+first.Set+".json"); err != nil { // its objects go next
+			t.Error(err)
+		}
+	}}
+	if p := r.built().Progress; p.Reused != 0 || p.New != 1 {
+		t.Errorf("%+v", p)
+	}
+}
