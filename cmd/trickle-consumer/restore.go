@@ -70,7 +70,7 @@ func restoreCommand(f *command.Flags) *cobra.Command {
 	fl.StringVar(&o.Set, "set", "", "load this `SET`, whatever the replica holds of the log; default: the newest that can be restored from, if one has to be loaded")
 	fl.BoolVar(&o.PlayForward, "play-forward", false, "apply Debezium's events from the CDC's topics in this process, until the replica has caught up")
 	fl.BoolVar(&o.Follow, "follow", false, "with --play-forward: go on applying until interrupted")
-	fl.StringVar(&o.ResetGroup, "reset-group", "", "set the offsets of your sink's consumer `GROUP` to the set's position, and wait until it has caught up; it must have no members at first")
+	fl.StringVar(&o.ResetGroup, "reset-group", "", "set the offsets of your sink's consumer `GROUP` to the set's position, or the replica's read point, and wait until it has caught up; it must have no members at first")
 	fl.BoolVar(&o.Replace, "replace", false, "remove the rows of the pipeline's tables that are there; with --set also a restore of another set that is under way")
 	fl.BoolVar(&o.NoProof, "no-proof", false, "do not hold the replica against the source at the end")
 	fl.IntVar(&o.Jobs, "jobs", 2, "ranges that are copied in at a time")
