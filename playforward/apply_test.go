@@ -109,6 +109,19 @@ func TestWhatThePolicySays(t *testing.T) {
 	}
 }
 
+// A truncation takes away the rows that the policy's condition is about, and no others.
+func TestTruncationKeepsToTheCondition(t *testing.T) {
+	t.Parallel()
+	dsn, pool := replica(t, `CREATE TABLE a (id int PRIMARY KEY, region text); INSERT INTO a VALUES (1, 'eu'), (2, 'us'), (3, NULL)`, `CREATE TABLE b (id int PRIMARY KEY); INSERT INTO b VALUES (1)`)
+	s := newScript(t, "shop.a", "shop.b")
+	s.add("t", "a", "", "")
+	s.add("t", "b", "", "")
+	s.add("c", "a", `{"id":4}`, `{"id":4,"region":"eu"}`)
+	play(t, pool, s.shelf, playforward.Options{Rules: rules(t, `  - {table: public.a, where: "region = 'eu'"}`+"\n"+`  - {table: public.b}`+"\n")})
+	expect(t, dsn, `SELECT string_agg(id::text, ' ' ORDER BY id) FROM a`, "2 3 4")
+	expect(t, dsn, `SELECT count(*)::text FROM b`, "0")
+}
+
 // An update that leaves out a large value leaves it alone; where the row is not there it is counted.
 func TestLargeValues(t *testing.T) {
 	t.Parallel()

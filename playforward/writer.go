@@ -130,9 +130,18 @@ func (w *writer) truncate(ctx context.Context, tables []*target) error {
 	if len(tables) == 0 {
 		return nil
 	}
-	names := make([]string, len(tables))
-	for i, t := range ordered(tables) {
-		names[i] = t.rows()
+	// Rows that do not meet the policy's condition are none of the pipeline's.
+	var names []string
+	for _, t := range slices.Backward(ordered(tables)) {
+		if t.where == "" {
+			names = append(names, t.rows())
+		} else if err := w.c.Exec(ctx, "DELETE FROM "+t.rows()+" t WHERE ("+t.where+")").Close(); err != nil {
+			return err
+		}
+	}
+	slices.Reverse(names)
+	if len(names) == 0 {
+		return nil
 	}
 	if err := w.c.Exec(ctx, "SAVEPOINT truncation; TRUNCATE "+strings.Join(names, ", ")).Close(); err == nil {
 		return w.c.Exec(ctx, "RELEASE SAVEPOINT truncation").Close()
