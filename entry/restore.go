@@ -26,6 +26,7 @@ type Restore struct {
 	Started   time.Time
 	Ended     time.Time // zero: it has not
 	Tables    []RestoredTable
+	NotMade   []NotMade
 
 	Ranges, Done int
 	Rows, Bytes  int64 // of the ranges that are done; bytes as they are stored
@@ -33,6 +34,14 @@ type Restore struct {
 
 // Open tells whether it has yet to come to an end.
 func (r Restore) Open() bool { return r.State != RestoreDone && r.State != RestoreAbandoned }
+
+// NotMade is an index or a constraint that a restore could not make.
+type NotMade struct {
+	Table string `json:"table"`
+	Name  string `json:"name"`
+	SQL   string `json:"sql"` // makes it, once the reason is gone
+	Error string `json:"error"`
+}
 
 // RestoredTable is a table of one.
 type RestoredTable struct {

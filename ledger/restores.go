@@ -111,11 +111,11 @@ type querier interface {
 func (l *Ledger) restore(ctx context.Context, on querier, which string) (*entry.Restore, error) {
 	var r entry.Restore
 	var ended *time.Time
-	err := on.QueryRow(ctx, `SELECT r.id, r.set_name, r.source, r.state, r.stopped, r.failure, r.arguments, r.started_at, r.ended_at, g.ranges, g.done, g.rows, g.bytes
+	err := on.QueryRow(ctx, `SELECT r.id, r.set_name, r.source, r.state, r.stopped, r.failure, r.arguments, r.started_at, r.ended_at, r.not_made, g.ranges, g.done, g.rows, g.bytes
 		FROM trickle.restores r, LATERAL (SELECT count(*) AS ranges, count(*) FILTER (WHERE done) AS done, coalesce(sum(rows) FILTER (WHERE done), 0)::bigint AS rows,
 			coalesce(sum(bytes) FILTER (WHERE done), 0)::bigint AS bytes FROM trickle.restore_ranges WHERE restore_id = r.id) g
 		WHERE r.pipeline = $1 AND `+which+` ORDER BY r.started_at DESC LIMIT 1`, l.pipeline).
-		Scan(&r.ID, &r.Set, &r.Source, &r.State, &r.Stopped, &r.Failure, &r.Arguments, &r.Started, &ended, &r.Ranges, &r.Done, &r.Rows, &r.Bytes)
+		Scan(&r.ID, &r.Set, &r.Source, &r.State, &r.Stopped, &r.Failure, &r.Arguments, &r.Started, &ended, &r.NotMade, &r.Ranges, &r.Done, &r.Rows, &r.Bytes)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -171,6 +171,17 @@ func (l *Ledger) Indexed(ctx context.Context, id, table string) error {
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.restore_tables SET indexed = true WHERE restore_id = $1 AND table_name = $2`, id, table)
 	if err != nil {
 		return fmt.Errorf("recording that %s has its indexes: %w", table, err)
+	}
+	return nil
+}
+
+// NotMade remembers an index or a constraint that could not be made, so that who goes on with the restore knows of it; without an error, that it was made after all.
+func (l *Ledger) NotMade(ctx context.Context, id string, n entry.NotMade) error {
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.restores SET not_made = (SELECT coalesce(jsonb_agg(e), '[]') FROM jsonb_array_elements(not_made) e
+		WHERE (e->>'table', e->>'name') IS DISTINCT FROM ($2, $3)) || CASE WHEN $5 = '' THEN '[]' ELSE jsonb_build_array(jsonb_build_object('table', $2::text, 'name', $3::text, 'sql', $4::text, 'error', $5::text)) END WHERE id = $1`,
+		id, n.Table, n.Name, n.SQL, n.Error)
+	if err != nil {
+		return fmt.Errorf("recording that %s of %s could not be made: %w", n.Name, n.Table, err)
 	}
 	return nil
 }

@@ -214,7 +214,8 @@ CREATE TABLE IF NOT EXISTS trickle.restores (
     failure    text NOT NULL DEFAULT '',
     arguments  jsonb NOT NULL DEFAULT '{}',
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    ended_at   timestamptz
+    ended_at   timestamptz,
+    not_made   jsonb NOT NULL DEFAULT '[]'    -- indexes and constraints that could not be: [{"table": "cache.t", "name": "t_x", "sql": "ALTER TABLE ...", "error": "duplicate"}]
 );
 CREATE UNIQUE INDEX IF NOT EXISTS restores_open ON trickle.restores (pipeline) WHERE state NOT IN ('done', 'abandoned');
 

@@ -82,9 +82,13 @@ func (w *work) note(ctx context.Context, t *table, p postgres.DefinedPart, m pos
 	if ctx.Err() != nil || postgres.Passing(err) || postgres.State(err) == "" {
 		return err
 	}
+	f := Failure{Table: t.to.Name.String(), Name: p.Name, SQL: m.SQL, Err: err}
+	if err := w.Ledger.NotMade(ctx, w.id, entry.NotMade{Table: f.Table, Name: f.Name, SQL: f.SQL, Error: err.Error()}); err != nil {
+		return err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.failed = append(w.failed, Failure{Table: t.to.Name.String(), Name: p.Name, SQL: m.SQL, Err: err})
+	w.failed = append(w.failed, f)
 	return nil
 }
 
@@ -151,7 +155,7 @@ func (r *Restorer) Finish(ctx context.Context, m *baseline.Manifest) (out Finish
 	w := &work{Restorer: r, id: open.ID, m: m}
 	tables, err := r.resumed(ctx, m, *open)
 	if err == nil {
-		out, err = w.finish(ctx, tables)
+		out, err = w.finish(ctx, tables, open.NotMade)
 	}
 	if err != nil {
 		return out, r.failed(ctx, open.ID, err)
@@ -159,8 +163,8 @@ func (r *Restorer) Finish(ctx context.Context, m *baseline.Manifest) (out Finish
 	return out, nil
 }
 
-// finish makes the later parts: those of different tables beside each other, but for foreign keys, which lock two.
-func (w *work) finish(ctx context.Context, tables []*table) (out Finished, err error) {
+// finish makes the later parts: those of different tables beside each other, but for foreign keys, which lock two. Before is what could not be made in an earlier run.
+func (w *work) finish(ctx context.Context, tables []*table, before []entry.NotMade) (out Finished, err error) {
 	conn := make(chan *pgxpool.Conn, w.o.Jobs)
 	defer func() {
 		close(conn)
@@ -180,6 +184,9 @@ func (w *work) finish(ctx context.Context, tables []*table) (out Finished, err e
 		defer func() { conn <- c }()
 		w.tell("making " + p.Kind + " " + p.Name + " of " + t.to.Name.String())
 		m, err := w.part(ctx, c, t, p)
+		if err == nil && slices.ContainsFunc(before, func(n entry.NotMade) bool { return n.Table == t.to.Name.String() && n.Name == p.Name }) {
+			err = w.Ledger.NotMade(ctx, w.id, entry.NotMade{Table: t.to.Name.String(), Name: p.Name})
+		}
 		if err == nil {
 			w.mu.Lock()
 			defer w.mu.Unlock()

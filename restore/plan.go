@@ -197,15 +197,19 @@ func (s *survey) existing(ctx context.Context, t *table) error {
 	name := t.to.Name.String()
 	var user string
 	var hidden, rules bool
-	var lacking []string
+	var lacking, unlogged []string
 	err := s.tx.QueryRow(ctx, `SELECT pg_catalog.quote_ident(current_user), pg_catalog.row_security_active(c.oid), c.relhasrules,
+			ARRAY(SELECT u.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class u WHERE u.relpersistence = 'u' AND (u.oid = c.oid OR u.oid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(c.oid) p)) ORDER BY 1),
 			ARRAY(SELECT r FROM pg_catalog.unnest($2::text[]) r WHERE NOT pg_catalog.has_table_privilege(c.oid, r))
-		FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)`, t.to.Name.SQL(), s.rights()).Scan(&user, &hidden, &rules, &lacking)
+		FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)`, t.to.Name.SQL(), s.rights()).Scan(&user, &hidden, &rules, &unlogged, &lacking)
 	if err != nil {
 		return fmt.Errorf("asking for rights on %s: %w", name, err)
 	}
 	if hidden {
 		s.fault(name, "it has row-level security, which hides rows from %s: ALTER ROLE %s BYPASSRLS, or restore as the table's owner", user, user)
+	}
+	for _, u := range unlogged {
+		s.fault(name, "%s is UNLOGGED, so a server that crashes empties it, and what is noted of its ranges and of the log would not be true any more: ALTER TABLE %s SET LOGGED", u, u)
 	}
 	if rules {
 		s.fault(name, "it has rewrite rules, which COPY does not follow: drop them, or the table")

@@ -41,6 +41,7 @@ type Ledger interface {
 	LoadRange(ctx context.Context, tx pgx.Tx, id string, n int) (bool, error)
 	ReloadTable(ctx context.Context, tx pgx.Tx, id, table string) error
 	Indexed(ctx context.Context, id, table string) error
+	NotMade(ctx context.Context, id string, n entry.NotMade) error
 	AdvanceRestore(ctx context.Context, id, state string) error
 	FailRestore(ctx context.Context, id, failure string) error
 }

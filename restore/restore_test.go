@@ -94,9 +94,16 @@ func TestFinishNamesWhatFails(t *testing.T) {
 		t.Fatalf("%+v %v", f, err)
 	}
 	holds(t, f.Err(), "orders_name", "CREATE UNIQUE INDEX", "public.orders", "23505")
+	const remembered = "SELECT coalesce(string_agg(e->>'name', ' '), '') FROM trickle.restores, jsonb_array_elements(not_made) e"
+	if got := one(t, w.replica, remembered); got != "orders_name" {
+		t.Error(got)
+	}
 	exec(t, w.replica, "UPDATE public.orders SET name = 'other' WHERE id = 1")
 	if f, err = w.restorer().Finish(t.Context(), w.set); err != nil || f.Err() != nil || len(f.Made) != 2 {
 		t.Fatalf("%+v %v", f, err)
+	}
+	if got := one(t, w.replica, remembered); got != "" {
+		t.Error(got)
 	}
 }
 
@@ -119,6 +126,8 @@ func TestRefused(t *testing.T) {
 		"a column is extra":   {there: "CREATE TABLE public.a (id int PRIMARY KEY, v int, x int NOT NULL, y int NOT NULL DEFAULT 1)", want: []string{"public.a", `column "x" is NOT NULL`}},
 		"no key":              {there: "CREATE TABLE public.a (id int, v int)", want: []string{"public.a", "no primary key"}},
 		"a view":              {there: "CREATE VIEW public.a AS SELECT 1 AS id, 2 AS v", want: []string{"public.a", "no table"}},
+		"unlogged":            {there: "CREATE UNLOGGED TABLE public.a (id int PRIMARY KEY, v int)", want: []string{"public.a", "UNLOGGED", "SET LOGGED"}},
+		"unlogged in parts":   {there: "CREATE TABLE public.a (id int PRIMARY KEY, v int) PARTITION BY RANGE (id); CREATE UNLOGGED TABLE public.a1 PARTITION OF public.a DEFAULT", want: []string{"public.a", "UNLOGGED", "a1 SET LOGGED"}},
 		"rules":               {there: "CREATE TABLE public.a (id int PRIMARY KEY, v int); CREATE RULE r AS ON INSERT TO public.a DO INSTEAD NOTHING", want: []string{"rewrite rules"}},
 		"foreign keys among them": {
 			there: "CREATE TABLE public.a (id int PRIMARY KEY, v int); CREATE TABLE public.b (id int PRIMARY KEY, v int, a int REFERENCES public.a)",

@@ -279,11 +279,16 @@ func (r *restoration) proven(ctx context.Context, id string, p *player) (err err
 	})
 }
 
-// became is when, by the replica's clock, it began to become what is to be proven: when its restore began, or where nothing was loaded, now.
+// became is when, by the replica's clock, it began to become what is to be proven: when its restore began, or where nothing was loaded, now. It also notes what
+// could not be made, maybe by a run that was killed since.
 func (r *restoration) became(ctx context.Context, id string) (at time.Time, err error) {
-	err = r.pool.QueryRow(ctx, `SELECT coalesce((SELECT started_at FROM trickle.restores WHERE id = $1), clock_timestamp())`, id).Scan(&at)
+	var notMade []NotMade
+	err = r.pool.QueryRow(ctx, `SELECT coalesce((SELECT started_at FROM trickle.restores WHERE id = $1), clock_timestamp()), coalesce((SELECT not_made FROM trickle.restores WHERE id = $1), '[]')`, id).Scan(&at, &notMade)
 	if err != nil {
 		return at, fmt.Errorf("asking the replica when its restore began: %w", postgres.OneLine(err))
+	}
+	if len(notMade) > 0 || len(r.report.Failed) > 0 {
+		r.report.Failed = notMade
 	}
 	return at, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/trickle-verify/trickle/debezium"
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/playforward"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
 	"github.com/trickle-verify/trickle/restore"
@@ -285,7 +286,8 @@ func (r *restoration) from(ctx context.Context, m *baseline.Manifest, state stri
 	}
 	id := loaded.Restore.ID
 	err = r.after(ctx, m, restorer, loaded)
-	if err != nil && ctx.Err() == nil {
+	var busy *playforward.BusyError
+	if err != nil && ctx.Err() == nil && !errors.As(err, &busy) && !errors.Is(err, ledger.ErrRestoring) { // else it is another process's, which goes on with it
 		err = errors.Join(err, r.ledger.FailRestore(ctx, id, err.Error()))
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -115,4 +116,31 @@ func TestRestoreIsNotBesideTheSink(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.identical()
+}
+
+// What could not be made is told of by whoever brings the restore to its end, though an earlier run has tried it.
+func TestRestoreRemembersWhatItCouldNotMake(t *testing.T) {
+	t.Parallel()
+	r := newRestoreRig(t)
+	r.build()
+	r.emit("t", "u", "null", `{"id":5,"v":"value 6"}`, `{"id":5}`) // as another row has it
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		defer cancel()
+		for state := ""; state != "proving" && ctx.Err() == nil; {
+			_ = r.dst.QueryRow(ctx, `SELECT state FROM trickle.restores`).Scan(&state)
+		}
+	})
+	_, err := Restore(ctx, r.settings, RestoreOptions{PlayForward: true, Jobs: 1}) // no publisher answers
+	watch.Wait()
+	if err == nil {
+		t.Fatal("it was not interrupted")
+	}
+	o := RestoreOptions{PlayForward: true, NoProof: true, Jobs: 1}
+	report, err := r.restore(o)
+	if err != nil || report.Sound() || len(report.Failed) != 1 || report.Failed[0].Name != "t_v_key" || !strings.Contains(report.Failed[0].SQL, "t_v_key") || report.Failed[0].Error == "" {
+		t.Errorf("%+v, %v", report, err)
+	}
 }

@@ -3,6 +3,7 @@ package app
 import (
 	"time"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/playforward"
 	"github.com/trickle-verify/trickle/restore"
 )
@@ -66,12 +67,7 @@ type Played struct {
 }
 
 // NotMade is an index or a constraint that the replica lacks.
-type NotMade struct {
-	Table string `json:"table"`
-	Name  string `json:"name"`
-	SQL   string `json:"sql"`
-	Error string `json:"error"`
-}
+type NotMade = entry.NotMade
 
 // Sound tells whether nothing is left to be done.
 func (r RestoreReport) Sound() bool { return len(r.Failed) == 0 && (r.Proof == nil || r.Proof.Proven) }
