@@ -223,7 +223,7 @@ func (r *restoration) resume(ctx context.Context, open entry.Restore) error {
 		state = open.Stopped
 	}
 	begun := fmt.Sprintf("a restore of set %s, begun at %s with %s, is under way (%s)", open.Set, open.Started.Format(time.RFC3339), cmp.Or(open.Arguments["via"], "no way to go on"), state)
-	const other = "; or give it up and begin anew with --replace --set ANOTHER"
+	const other = "; or give it up and begin anew with --replace --set ANOTHER (trickle baseline build makes one)"
 	switch {
 	case r.options.Set != "" && r.options.Set != open.Set:
 		return fmt.Errorf("%s: run the same again without --set %s to go on with it%s", begun, r.options.Set, other)
