@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -91,6 +92,9 @@ func (r *Restorer) empty(ctx context.Context, s *survey, tables []*table) error 
 		switch {
 		case some && r.o.Replace:
 			truncate = append(truncate, from)
+			if err := s.spare(ctx, t, from); err != nil {
+				return err
+			}
 		case some:
 			s.fault(t.to.Name.String(), "rows came into it just now: stop what writes to it")
 		}
@@ -102,6 +106,22 @@ func (r *Restorer) empty(ctx context.Context, s *survey, tables []*table) error 
 		return fmt.Errorf("emptying %s: %w", strings.Join(truncate, ", "), err)
 	}
 	return s.refused()
+}
+
+// spare refuses to empty a table that holds rows which are none of the pipeline's.
+func (s *survey) spare(ctx context.Context, t *table, from string) error {
+	where := cmp.Or(t.to.Rules.ReplicaWhere, t.to.Rules.Where)
+	if where == "" || s.half(t) {
+		return nil
+	}
+	others := false
+	if err := s.tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+from+" t WHERE ("+where+") IS NOT TRUE)").Scan(&others); err != nil {
+		return fmt.Errorf("looking for rows of %s that the policy's condition leaves out: %w", t.to.Name, err)
+	}
+	if others {
+		s.fault(t.to.Name.String(), "it holds rows that do not meet the policy's condition (%s), so they are not this pipeline's, and emptying it would take them away: delete the rows that do yourself, and put the others aside for the restore", where)
+	}
+	return nil
 }
 
 // make makes a table that is missing, and fits any. Made is false where it was there.

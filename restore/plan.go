@@ -317,6 +317,9 @@ func (s *survey) filled(ctx context.Context, there []*table) error {
 			s.plan.Fill = append(s.plan.Fill, name)
 		case s.restorer.o.Replace:
 			s.plan.Replace = append(s.plan.Replace, name)
+			if err := s.spare(ctx, t, from); err != nil {
+				return err
+			}
 		case s.half(t):
 			s.fault(name, "it holds %s rows of a restore of set %s that stopped: go on with that (--set %s), or begin anew with --replace", strconv.FormatInt(rows, 10), s.open.Set, s.open.Set)
 		default:

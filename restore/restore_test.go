@@ -137,6 +137,20 @@ func TestRefused(t *testing.T) {
 			there:   "CREATE TABLE public.a (id int PRIMARY KEY, v int); INSERT INTO public.a VALUES (5); CREATE TABLE public.z (a int CONSTRAINT from_outside REFERENCES public.a); INSERT INTO public.z VALUES (5)",
 			options: func(o *restore.Options) { o.Replace = true }, want: []string{"from_outside", "public.z"},
 		},
+		"rows of others": {
+			there: "CREATE TABLE public.a (id int PRIMARY KEY, v int); INSERT INTO public.a VALUES (5, 1), (6, NULL)",
+			options: func(o *restore.Options) {
+				o.Replace = true
+				all := o.Map
+				o.Map = func(table string) (restore.Mapping, bool) {
+					m, ok := all(table)
+					if table == "public.a" {
+						m.Rules.Where = "v = 1"
+					}
+					return m, ok
+				}
+			}, want: []string{"public.a", "not this pipeline's", "v = 1"},
+		},
 		"another type":     {there: "CREATE TABLE public.a (id int PRIMARY KEY, v date)", want: []string{"public.a", `column "v"`}},
 		"another pipeline": {options: func(o *restore.Options) { o.Pipeline = "other" }, want: []string{`"shop"`, `"other"`}},
 		"another source":   {options: func(o *restore.Options) { o.Source = "1/x" }, want: []string{"1/x"}},
