@@ -28,6 +28,8 @@ type Store interface {
 	// Newest names the newest complete set; none is no error, and an empty name.
 	Newest(ctx context.Context) (string, error)
 	Load(ctx context.Context, set string) (*baseline.Manifest, error)
+	// Check makes sure that every object of a set is there.
+	Check(ctx context.Context, m *baseline.Manifest) error
 	// Prune leaves the newest sets, and of everything else what a build under way needs.
 	Prune(ctx context.Context, keep int) error
 	Close() error
@@ -89,6 +91,8 @@ const (
 	stepEvery  = time.Second
 	lookEvery  = 30 * time.Second
 	lookWithin = 2 * time.Minute
+	// checkEvery is how often it is made sure that the set's objects are there: that lists them all.
+	checkEvery = time.Hour
 	// patience is for how long a look may fail before what was seen last counts no more.
 	patience   = 5 * time.Minute
 	firstRetry = 30 * time.Second
@@ -106,6 +110,8 @@ type Keeper struct {
 	store     Store
 	at        string // URL of the store
 	set       *baseline.Manifest
+	checked   time.Time // that its objects are there
+	faulty    string    // what was wrong with these
 	looked    time.Time
 	history   history
 	announced string // a set

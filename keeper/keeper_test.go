@@ -46,8 +46,9 @@ type world struct {
 	took    time.Duration
 	pieces  int
 	leads   bool
-	held    bool // the pace lets nothing begin
-	damaged bool // the newest manifest is
+	held    bool   // the pace lets nothing begin
+	damaged bool   // the newest manifest is
+	lost    string // a set of which an object is missing
 	out     bytes.Buffer
 }
 
@@ -64,6 +65,15 @@ func (w *world) Newest(context.Context) (string, error) {
 		return "", w.away
 	}
 	return w.sets[len(w.sets)-1].Set, nil
+}
+
+func (w *world) Check(_ context.Context, m *baseline.Manifest) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lost == m.Set {
+		return &baseline.CorruptError{Name: "objects/t/1.zst", Reason: "it is missing"}
+	}
+	return w.away
 }
 
 func (w *world) Load(_ context.Context, set string) (*baseline.Manifest, error) {
@@ -493,6 +503,28 @@ func TestASetThatIsDamaged(t *testing.T) {
 		k, _ := w.keeping(t, oneTable)
 		after(5 * time.Minute)
 		if r := k.Status(); r.Valid || !strings.Contains(r.Reason, "cut off") || r.Building == nil {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// A set of which an object was removed by somebody else is no restore point, which is found out within the hour, and another is built.
+func TestASetOfWhichAnObjectIsGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		k, _ := w.keeping(t, oneTable)
+		after(20 * time.Minute)
+		if r := k.Status(); !r.Valid {
+			t.Fatalf("%+v", r)
+		}
+		w.lock(func() { w.lost = w.sets[0].Set })
+		after(time.Hour)
+		if r := k.Status(); r.Valid && r.Set == w.lost || !strings.Contains(w.out.String(), "it is missing") {
+			t.Errorf("%+v", r)
+		}
+		after(20 * time.Minute)
+		if r := k.Status(); !r.Valid || r.Set == w.lost {
 			t.Errorf("%+v", r)
 		}
 	})

@@ -98,10 +98,16 @@ func (k *Keeper) judge(ctx context.Context, p *policy.Policy) (baseline.Age, err
 		if err != nil {
 			return baseline.Age{}, err
 		}
-		k.set = m
+		k.set, k.checked = m, time.Time{}
 	}
 	if k.set.Source != k.Source {
 		return baseline.Age{Set: set, Reason: "it is of source " + k.set.Source + ", and this publisher reads " + k.Source}, nil
+	}
+	if err := k.check(ctx); err != nil {
+		return baseline.Age{}, err
+	}
+	if k.faulty != "" {
+		return baseline.Age{Set: set, Reason: k.faulty}, nil
 	}
 	logs, err := k.Logs(ctx, p, k.set)
 	if err != nil {
@@ -110,6 +116,22 @@ func (k *Keeper) judge(ctx context.Context, p *policy.Policy) (baseline.Age, err
 	now := baseline.Seen{At: time.Now(), Logs: logs}
 	k.history.add(now)
 	return k.set.Judge(now, k.history.first(), time.Duration(p.Baseline.Refresh)), nil
+}
+
+// check makes sure, now and then, that the set's objects are there: somebody else may remove them, such as a rule of the bucket.
+func (k *Keeper) check(ctx context.Context) error {
+	if !k.checked.IsZero() && time.Since(k.checked) < checkEvery {
+		return nil
+	}
+	err := k.store.Check(ctx, k.set)
+	if err != nil && !baseline.Unusable(err) {
+		return err
+	}
+	k.checked, k.faulty = time.Now(), ""
+	if err != nil {
+		k.faulty = err.Error()
+	}
+	return nil
 }
 
 // history is what the logs were earlier, so that it shows how fast they lose their beginnings.
