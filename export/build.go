@@ -63,6 +63,11 @@ func (b *build) prepare(ctx context.Context) error {
 	for _, t := range b.Tables {
 		at := &table{Table: t, index: len(b.tables)}
 		described, err := b.describe(ctx, at)
+		var noKey *postgres.NoKeyError
+		if t.Chosen && errors.As(err, &noKey) {
+			b.Log.Warn("a table is left out of the base-line view", "table", t.Name.String(), "err", err)
+			continue
+		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("table %s: %w", t.Name, err))
 			continue
@@ -71,6 +76,9 @@ func (b *build) prepare(ctx context.Context) error {
 	}
 	if len(faults) > 0 {
 		return fmt.Errorf("no set is built without a table: %w", errors.Join(faults...))
+	}
+	if len(b.tables) == 0 {
+		return errors.New("there is no table to export: the policy's tables match none of the source's that has a key")
 	}
 	b.progress = Progress{Set: b.set.Set, Tables: len(b.tables)}
 	for _, t := range b.tables {

@@ -323,6 +323,28 @@ func TestRefusals(t *testing.T) {
 }
 
 // Every reading is announced to the pace, and what it cost is told.
+// A table without a key can't be cut. One that the policy names is missing in the set; one that a pattern of it happens to match is left out, as it is of verification.
+func TestTableWithoutAKeyUnderAPatternIsLeftOut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, pgtest.Database(t), []string{"public.keyless", "public.t"}, `CREATE TABLE keyless (a int)`, `CREATE TABLE t (id int PRIMARY KEY)`, `INSERT INTO t VALUES (1)`)
+	var noKey *postgres.NoKeyError
+	if _, err := export.Build(t.Context(), r.parts, r.o); !errors.As(err, &noKey) {
+		t.Fatalf("a table that is named: %v", err)
+	}
+	r.o.Tables[0].Chosen = true
+	built, err := export.Build(t.Context(), r.parts, r.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tables := built.Manifest.Tables; len(tables) != 1 || tables[0].Table != "public.t" || tables[0].Rows != 1 {
+		t.Errorf("the set has %+v", tables)
+	}
+	r.o.Tables = r.o.Tables[:1]
+	if _, err := export.Build(t.Context(), r.parts, r.o); err == nil {
+		t.Error("a set of no table was built")
+	}
+}
+
 func TestPaceIsKept(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, pgtest.Database(t), []string{"public.orders"}, orders)

@@ -65,6 +65,8 @@ type Table struct {
 	Name   postgres.Name
 	Rules  postgres.Rules
 	Digest digest.Kind // 0: that of the set before, and of records where that has none
+	// Chosen: the policy names it by a pattern only. Without a key it is left out, as it is of verification, and the set goes without it.
+	Chosen bool
 }
 
 // Options say what to build.
@@ -136,9 +138,6 @@ func Build(ctx context.Context, p Parts, o Options) (Built, error) {
 		p.Log = slog.New(slog.DiscardHandler)
 	}
 	b := &build{Parts: p, Options: o.filled(), types: new(postgres.Types)}
-	if len(o.Tables) == 0 {
-		return Built{}, errors.New("there is no table to export: the policy's tables match none of the source's")
-	}
 	if err := b.prepare(ctx); err != nil {
 		return Built{}, err
 	}

@@ -136,6 +136,12 @@ type Match struct {
 	Replica Name  // what the replica calls it
 }
 
+// Chosen reports that the entry is a glob, which happens to match the table, and does not name it.
+func (m Match) Chosen() bool {
+	pattern, err := ParsePattern(m.Table.Table)
+	return err == nil && pattern.stars() > 0
+}
+
 // For finds the entry for a table: an exact name beats a glob, and among globs the first in the file wins. It returns false for
 // a table that the policy doesn't name.
 func (p *Policy) For(schema, name string) (Match, bool) {

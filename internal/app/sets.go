@@ -64,7 +64,7 @@ func (s Settings) buildSet(ctx context.Context, j setJob) (export.Built, error) 
 			continue // it is no table of the user's
 		}
 		if m, ok := j.policy.For(name.Schema, name.Table); ok {
-			t := export.Table{Name: name, Rules: scanner.Rules(m.Table)}
+			t := export.Table{Name: name, Rules: scanner.Rules(m.Table), Chosen: m.Chosen()}
 			if j.digest != nil {
 				t.Digest = j.digest(name.String())
 			}
