@@ -53,3 +53,22 @@ func TestTheLogEndsWithinATransaction(t *testing.T) {
 		})
 	}
 }
+
+// The heartbeat comes by the log like any row, so its table is there before a sink begins.
+func TestASinkFindsTheHeartbeatsTable(t *testing.T) {
+	t.Parallel()
+	r := newRestoreRig(t)
+	r.policy(strings.Replace(restorePolicy, "assume_lag: 100ms", "heartbeat: true, slot: none, group: sink", 1))
+	r.build()
+	r.change(1, "since")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := Restore(ctx, r.settings, RestoreOptions{ResetGroup: "sink", Jobs: 1, Progress: func(p RestoreProgress) {
+		if p.Phase == PhasePlay {
+			cancel() // now it waits for the sink
+		}
+	}})
+	if err == nil || r.value(r.dst, `SELECT to_regclass('trickle.heartbeat')`) == "" {
+		t.Errorf("there is no heartbeat: %v", err)
+	}
+}

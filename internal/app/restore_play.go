@@ -38,16 +38,16 @@ type player struct {
 
 func (r *restoration) player(ctx context.Context) (*player, error) {
 	p := &player{restoration: r, began: time.Now()}
-	if !r.options.PlayForward {
-		return p, nil
-	}
 	if err := r.ledger.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	if h := r.policy.Gate.Heartbeat; h.Enabled { // beats come by the log as well
+	if h := r.policy.Gate.Heartbeat; h.Enabled { // beats come by the log as well, and a sink that lacks their table ends
 		if err := heartbeat.New(r.pool, h.Replica, r.policy.Pipeline).Create(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if !r.options.PlayForward {
+		return p, nil
 	}
 	group := message.Topics{Pipeline: r.policy.Pipeline}.PlayGroup(r.consumer)
 	var err error
