@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +138,10 @@ func TestRestoreRemembersWhatItCouldNotMake(t *testing.T) {
 	watch.Wait()
 	if err == nil {
 		t.Fatal("it was not interrupted")
+	}
+	// Where the set has gone since, nobody can try it again.
+	if err := os.RemoveAll(strings.TrimPrefix(r.store, "file://")); err != nil {
+		t.Fatal(err)
 	}
 	o := RestoreOptions{PlayForward: true, NoProof: true, Jobs: 1}
 	report, err := r.restore(o)
