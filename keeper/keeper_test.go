@@ -520,7 +520,7 @@ func TestASetOfWhichAnObjectIsGone(t *testing.T) {
 		}
 		w.lock(func() { w.lost = w.sets[0].Set })
 		after(time.Hour)
-		if r := k.Status(); r.Valid && r.Set == w.lost || !strings.Contains(w.out.String(), "it is missing") {
+		if r := k.Status(); r.Valid && r.Set == w.lost || !strings.Contains(w.lines(), "it is missing") {
 			t.Errorf("%+v", r)
 		}
 		after(20 * time.Minute)
