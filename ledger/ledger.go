@@ -22,6 +22,7 @@ import (
 
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
 )
 
 //go:embed schema.sql
@@ -155,6 +156,14 @@ func (l *Ledger) SaveGate(ctx context.Context, g entry.Gate, window time.Duratio
 		source_read_at = coalesce($6, source_read_at), gate_sources = $7 WHERE pipeline = $1`, l.pipeline, g.Open, g.Reason, lag, window, at, sources)
 	if err != nil {
 		return fmt.Errorf("recording the gate: %w", err)
+	}
+	return nil
+}
+
+// SavePolicy records which policy the detector works by, for status.
+func (l *Ledger) SavePolicy(ctx context.Context, s policy.State) error {
+	if _, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET policy = $2 WHERE pipeline = $1`, l.pipeline, s); err != nil {
+		return fmt.Errorf("recording the policy in force: %w", err)
 	}
 	return nil
 }

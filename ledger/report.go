@@ -7,17 +7,21 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/trickle-verify/trickle/policy"
 )
 
 // Report is how a replica's verification stands, as `trickle-consumer status --format json` prints it.
 type Report struct {
-	Pipeline string         `json:"pipeline"`
-	Source   string         `json:"source"` // the pinned source, empty before the first message
-	Gate     GateReport     `json:"gate"`
-	Tables   []TableReport  `json:"tables"`
-	Window   WindowReport   `json:"window"`
-	Brake    BrakeReport    `json:"brake"`
-	Resyncs  []ResyncReport `json:"resyncs"`
+	Pipeline string     `json:"pipeline"`
+	Source   string     `json:"source"` // the pinned source, empty before the first message
+	Gate     GateReport `json:"gate"`
+	// Policy is the one that the detector works by; null: none has told yet.
+	Policy  *policy.State  `json:"policy"`
+	Tables  []TableReport  `json:"tables"`
+	Window  WindowReport   `json:"window"`
+	Brake   BrakeReport    `json:"brake"`
+	Resyncs []ResyncReport `json:"resyncs"`
 	// Restore is the newest restore from the base-line view; null: there never was one.
 	Restore *RestoreReport `json:"restore"`
 	// Baselines are the sets of the base-line view that were heard of, newest first.
@@ -158,13 +162,13 @@ func (l *Ledger) reportPipeline(ctx context.Context, tx pgx.Tx, r *Report) error
 	var window, age time.Duration
 	var lag *time.Duration
 	var at *time.Time
-	err := tx.QueryRow(ctx, `SELECT coalesce(source, ''), gate_open, gate_reason, gate_sources, gate_lag, gate_at, coalesce(clock_timestamp() - gate_at, '0'), window_length,
+	err := tx.QueryRow(ctx, `SELECT coalesce(source, ''), gate_open, gate_reason, gate_sources, policy, gate_lag, gate_at, coalesce(clock_timestamp() - gate_at, '0'), window_length,
 			brake_reason IS NOT NULL, coalesce(brake_reason, ''), refused, coalesce(refused_reason, ''),
 			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = p.pipeline AND c.closed_at IS NULL)
 				+ (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.pipeline = p.pipeline AND c.closed_at IS NULL),
 			(SELECT count(*) FROM trickle.discrepancies d WHERE d.pipeline = p.pipeline AND d.at > clock_timestamp() - p.window_length),
 			(SELECT coalesce(sum(rows), 0)::bigint FROM trickle.ranges g WHERE g.pipeline = p.pipeline AND g.verified_at > clock_timestamp() - p.window_length)
-		FROM trickle.pipelines p WHERE pipeline = $1`, l.pipeline).Scan(&r.Source, &r.Gate.Open, &r.Gate.Reason, &r.Gate.Sources, &lag, &at, &age, &window,
+		FROM trickle.pipelines p WHERE pipeline = $1`, l.pipeline).Scan(&r.Source, &r.Gate.Open, &r.Gate.Reason, &r.Gate.Sources, &r.Policy, &lag, &at, &age, &window,
 		&r.Brake.On, &r.Brake.Reason, &r.Refused, &r.RefusedReason, &r.Unconfirmed, &r.Window.Discrepancies, &r.Window.RowsVerified)
 	if errors.Is(err, pgx.ErrNoRows) {
 		var known []string

@@ -63,13 +63,18 @@ CREATE TABLE IF NOT EXISTS trickle.pipelines (
     brake_at         timestamptz,
     brake_released_at timestamptz NOT NULL DEFAULT '-infinity',
     refused          bigint NOT NULL DEFAULT 0, -- unreadable or forged messages
-    refused_reason   text
+    refused_reason   text,
+    policy           jsonb                    -- that the detector works by: {"since": …, "version": …, "refused": …}; NULL: it never said
 );
 
 DO $$ BEGIN
     -- For a ledger from before there was more than one way to know the lag.
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.pipelines'::regclass AND attname = 'gate_sources') THEN
         ALTER TABLE trickle.pipelines ADD COLUMN gate_sources jsonb NOT NULL DEFAULT '[]';
+    END IF;
+    -- And before it told which policy is in force.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.pipelines'::regclass AND attname = 'policy') THEN
+        ALTER TABLE trickle.pipelines ADD COLUMN policy jsonb;
     END IF;
 END $$;
 

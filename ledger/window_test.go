@@ -14,6 +14,7 @@ import (
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
 )
 
 func found(r message.Range, ids ...string) (out []entry.Discrepancy) {
@@ -221,6 +222,7 @@ func TestReport(t *testing.T) {
 	must(t, l.Pause(t.Context(), table, "because"))
 	must(t, l.Refused(t.Context(), "forged"))
 	must(t, l.Brake(t.Context(), "too much"))
+	must(t, l.SavePolicy(t.Context(), policy.State{Since: time.Unix(0, 0).UTC(), Version: "abc"}.Refuse(errors.New("no such key"), time.Unix(60, 0))))
 	if pinned, err := l.Pin(t.Context(), "1/shop"); pinned != "1/shop" || err != nil {
 		t.Errorf("pinned to %s, %v", pinned, err)
 	}
@@ -237,6 +239,7 @@ func TestReport(t *testing.T) {
 		`"suspects":1,"resolved":2,"corrected":{"missing":1,"mismatched":0,"extra":0},"failed":1,"last_failure":"key 9: no"`, `"paused":"because"`,
 		`"window":{"seconds":3600,"discrepancies":2,"rows_verified":100,"ratio":0.02}`, `"resyncs":[{"id":"r","scope":"partial","table":"public.t","state":"running","rows":0`,
 		`"brake":{"on":true,"reason":"too much"}`, `"refused":1,"refused_reason":"forged"`, `"unconfirmed":1`, `"source":"1/shop"`,
+		`"policy":{"since":"1970-01-01T00:00:00Z","version":"abc","refused":"no such key","refused_at":"1970-01-01T00:01:00Z"}`,
 	} {
 		if !strings.Contains(string(text), part) {
 			t.Errorf("%s\nlacks %s", text, part)

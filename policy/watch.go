@@ -13,22 +13,17 @@ import (
 
 const (
 	settle  = 200 * time.Millisecond // an edit is several events: look once they are over
-	recheck = 30 * time.Second       // some file systems tell of no changes
+	recheck = 5 * time.Second        // some file systems tell of no changes, and some links lead to folders that nobody watches
 )
 
 // Watch calls apply whenever the file at path has changed from what it was, until ctx ends; current is the policy in force, from Load.
 // apply gets the new policy and its warnings, or why it can't be used, and then the old one is to stay in force. A fault is
 // reported once, until the file changes again. The directory is watched, not the file, since editors replace files and
-// Kubernetes swaps the link ..data. Watch returns ctx's error, or why the directory can't be watched.
+// Kubernetes swaps the link ..data; besides, the file is looked at every few seconds, which is all there is where the system grants no watch.
+// Watch returns ctx's error.
 func Watch(ctx context.Context, path string, current *Policy, apply func(*Policy, []Warning, error)) error {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return fmt.Errorf("watching the policy: %w", err)
-	}
-	defer func() { _ = watcher.Close() }()
-	if err := watcher.Add(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("watching the folder of the policy: %w", err)
-	}
+	events, faults, stop := folder(filepath.Dir(path))
+	defer stop()
 	seen := current.source
 	var lastFault string
 	look := func() {
@@ -40,8 +35,9 @@ func Watch(ctx context.Context, path string, current *Policy, apply func(*Policy
 			}
 			return
 		}
+		back := lastFault != "" // what was said of the file holds no more, also where it is what it was
 		lastFault = ""
-		if sum := sha256.Sum256(src); sum != seen {
+		if sum := sha256.Sum256(src); sum != seen || back {
 			seen = sum
 			apply(Parse(path, src))
 		}
@@ -59,19 +55,34 @@ func Watch(ctx context.Context, path string, current *Policy, apply func(*Policy
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case _, ok := <-watcher.Events:
+		case _, ok := <-events:
 			if !ok {
-				return fmt.Errorf("watching the policy: %w", fsnotify.ErrClosed)
+				events = nil
 			}
 			hurry()
-		case err := <-watcher.Errors:
-			if err != nil { // events were lost: look anyway
-				hurry()
+		case _, ok := <-faults: // events were lost: look anyway
+			if !ok {
+				faults = nil
 			}
+			hurry()
 		case <-due.C:
 			look()
 			soon = false
 			due.Reset(recheck)
 		}
 	}
+}
+
+// folder tells of changes in a folder, and of events that were lost, until it is stopped; of nothing where the system has no watch left to give.
+func folder(name string) (<-chan fsnotify.Event, <-chan error, func()) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, nil, func() {}
+	}
+	stop := func() { _ = watcher.Close() }
+	if err := watcher.Add(name); err != nil {
+		stop()
+		return nil, nil, func() {}
+	}
+	return watcher.Events, watcher.Errors, stop
 }

@@ -84,6 +84,31 @@ func TestWatch(t *testing.T) {
 	if s := next(t, got); !errors.Is(s.err, os.ErrNotExist) {
 		t.Fatalf("after the file went away: %+v", s)
 	}
+	write(t, path, minimal+"quiet: 6m") // what was said of it holds no more
+	if s := next(t, got); s.err != nil || time.Duration(s.policy.Quiet) != 6*time.Minute {
+		t.Fatalf("after the file came back as it was: %+v", s)
+	}
+}
+
+// A link leads to a folder that nobody watches: the edit is seen all the same, within ten seconds.
+func TestWatchBehindALink(t *testing.T) {
+	t.Parallel()
+	there, here := filepath.Join(t.TempDir(), "policy.yaml"), filepath.Join(t.TempDir(), "policy.yaml")
+	write(t, there, minimal)
+	if err := os.Symlink(there, here); err != nil {
+		t.Fatal(err)
+	}
+	got := watched(t, here)
+	write(t, there, minimal+"quiet: 5m")
+	begin := time.Now()
+	s := next(t, got)
+	write(t, there, minimal+"quiet: 6m") // the first may have been seen as the watch began
+	if s := next(t, got); s.err != nil || time.Duration(s.policy.Quiet) != 6*time.Minute {
+		t.Fatalf("%+v", s)
+	}
+	if took := time.Since(begin); s.err != nil || took > 10*time.Second {
+		t.Errorf("%+v after %s", s, took)
+	}
 }
 
 // Kubernetes mounts a config map as links through ..data, which it swaps.

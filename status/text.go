@@ -29,6 +29,9 @@ func Text(r ledger.Report) string {
 	if r.Brake.On {
 		fmt.Fprintf(&b, "brake     ON: %s; look at trickle.corrections, then: trickle-consumer brake --release\n", r.Brake.Reason)
 	}
+	if r.Policy != nil && r.Policy.Refused != "" {
+		fmt.Fprintf(&b, "policy    the edit of %s is REFUSED: %s; in force is the one of %s\n", r.Policy.RefusedAt.Format(time.RFC3339), r.Policy.Refused, r.Policy.Since.Format(time.RFC3339))
+	}
 	if r.Restore != nil {
 		b.WriteString(restore(r.Restore))
 	}

@@ -39,6 +39,7 @@ type consumer struct {
 	ledger   *ledger.Ledger
 	detector *detector.Detector
 	resync   *resync.Runner
+	reload   *reload
 	settings Settings
 }
 
@@ -57,7 +58,7 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 	if w.identity.Standby {
 		return nil, fmt.Errorf("the replica %s is a standby, which can't be written: point --replica at a primary", w.identity)
 	}
-	c := &consumer{name: name, bus: w.bus, settings: s, ledger: ledger.New(w.pool, p.Pipeline)}
+	c := &consumer{name: name, bus: w.bus, settings: s, ledger: ledger.New(w.pool, p.Pipeline), reload: newReload(p)}
 	c.policy.Store(p)
 	if err := c.ledger.Migrate(ctx); err != nil {
 		return nil, err
@@ -137,6 +138,7 @@ func (c *consumer) run(ctx context.Context) error {
 		return c.gate.Run(ctx, gate.Inputs{Publisher: c.detector.Source(), Groups: c.follows()})
 	})
 	g.Go(func() error { return c.resync.Listen(ctx) })
+	g.Go(func() error { return c.reload.tell(ctx, c.ledger.SavePolicy, c.settings.Log) })
 	return ended(ctx, g.Wait())
 }
 
@@ -171,7 +173,7 @@ func Consumer(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
-	shown, err := s.metrics(&st, g.policy.Pipeline, c.gate.Observe)
+	shown, err := s.metrics(&st, g.policy.Pipeline, c.observe)
 	if err != nil {
 		return err
 	}
@@ -182,13 +184,19 @@ func Consumer(ctx context.Context, s Settings) error {
 	s.Log.Info("detecting", "pipeline", g.policy.Pipeline, "consumer", c.name, "replica", g.identity.String())
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return c.run(ctx) })
-	parts.Go(func() error { return watch(ctx, s, g.policy, c.apply) })
+	parts.Go(func() error { return c.reload.watch(ctx, s, c.apply) })
 	parts.Go(func() error { return port.Serve(ctx, c.page(shown)) })
 	return ended(ctx, parts.Wait())
 }
 
 func (c *consumer) page(metrics http.Handler) status.Page {
-	return status.Page{JSON: func(ctx context.Context) (any, error) { return c.ledger.Report(ctx) }, Metrics: metrics, Log: c.settings.Log}
+	report := func(ctx context.Context) (any, error) {
+		r, err := c.ledger.Report(ctx)
+		mine := c.reload.State() // what the ledger has may be another instance's
+		r.Policy = &mine
+		return r, err
+	}
+	return status.Page{JSON: report, Metrics: metrics, Log: c.settings.Log}
 }
 
 // withoutKafka refuses a policy that asks for what only Kafka carries.
@@ -257,6 +265,7 @@ func Single(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	pub.reload = con.reload // one file, one process
 	shown, err := s.metrics(&st, p.Pipeline, con.gate.Observe, pub.observe)
 	if err != nil {
 		return err
@@ -270,7 +279,12 @@ func Single(ctx context.Context, s Settings) error {
 	g.Go(func() error { return pub.run(ctx) })
 	g.Go(func() error { return con.run(ctx) })
 	g.Go(func() error {
-		return watch(ctx, s, p, func(next *policy.Policy) error { return errors.Join(con.apply(next), pub.apply(next)) })
+		return con.reload.watch(ctx, s, func(next *policy.Policy) error {
+			if err := con.apply(next); err != nil {
+				return err
+			}
+			return pub.apply(next)
+		})
 	})
 	g.Go(func() error { return port.Serve(ctx, con.page(shown)) })
 	return ended(ctx, g.Wait())

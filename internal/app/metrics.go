@@ -32,12 +32,22 @@ func (s Settings) metrics(st *stack, pipeline string, observe ...func(metric.Met
 }
 
 func (p *publisher) observe(meter metric.Meter) error {
+	if err := p.reload.Observe(meter); err != nil {
+		return err
+	}
 	if p.keeper != nil {
 		if err := p.keeper.Observe(meter); err != nil {
 			return err
 		}
 	}
 	return p.slot.Observe(meter, p.watched)
+}
+
+func (c *consumer) observe(meter metric.Meter) error {
+	if err := c.reload.Observe(meter); err != nil {
+		return err
+	}
+	return c.gate.Observe(meter)
 }
 
 // watched is the slot that the policy in force names.

@@ -60,6 +60,7 @@ type publisher struct {
 	slot      *slot.Watch
 	settings  Settings
 	source    *postgres.Source
+	reload    *reload
 	keeper    *keeper.Keeper // nil: there are no logs to hold a base-line view against
 }
 
@@ -76,7 +77,7 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 	}
 	watch := slot.New(postgres.NewSource(cmp.Or(w.primary, w.pool))) // CDC reads the primary
 	pub := &publisher{
-		policy: p, identity: w.identity, scanner: scan, scheduler: sched, slot: watch, settings: s, source: source,
+		policy: p, identity: w.identity, scanner: scan, scheduler: sched, slot: watch, settings: s, source: source, reload: newReload(p),
 		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
 	}
 	if logs, ok := w.bus.(logReader); ok {
@@ -202,7 +203,7 @@ func Publisher(ctx context.Context, s Settings) error {
 	s.Log.Info("publishing", "pipeline", g.policy.Pipeline, "source", g.identity.String())
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return pub.run(ctx) })
-	parts.Go(func() error { return watch(ctx, s, g.policy, pub.apply) })
+	parts.Go(func() error { return pub.reload.watch(ctx, s, pub.apply) })
 	parts.Go(func() error {
 		return port.Serve(ctx, status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: shown, Log: s.Log})
 	})
@@ -219,24 +220,4 @@ func (s Settings) cursors(pipeline string) cursor.TopicOptions {
 	return cursor.TopicOptions{
 		Name: t.Cursors(), Group: t.CursorGroup(), Partitions: cursorPartitions, Owner: host + "/" + strconv.Itoa(os.Getpid()), Log: s.Log,
 	}
-}
-
-// watch applies edits of the policy file; an invalid one is refused and the old one stays.
-func watch(ctx context.Context, s Settings, current *policy.Policy, apply func(*policy.Policy) error) error {
-	if !s.Watch {
-		return nil
-	}
-	return policy.Watch(ctx, s.PolicyFile, current, func(next *policy.Policy, _ []policy.Warning, err error) {
-		if err == nil && next.Pipeline != current.Pipeline {
-			err = fmt.Errorf("pipeline is %q and can't become %q while it runs: restart", current.Pipeline, next.Pipeline)
-		}
-		if err == nil {
-			err = apply(next)
-		}
-		if err != nil {
-			s.Log.Error("the edited policy is refused; the old one stays in force", "file", s.PolicyFile, "err", err)
-			return
-		}
-		s.Log.Info("the edited policy is in force", "file", s.PolicyFile)
-	})
 }

@@ -59,6 +59,7 @@ func (s Settings) heart(ctx context.Context, p *policy.Policy, w sourceWiring) (
 type publisherStatus struct {
 	scheduler.Status
 	Source sourceStatus `json:"source"`
+	Policy policy.State `json:"policy"`
 	// Baseline is how the base-line view stands; null where the policy has none, or another publisher keeps it.
 	Baseline *keeper.Report `json:"baseline"`
 }
@@ -72,7 +73,7 @@ type sourceStatus struct {
 
 func (p *publisher) status() publisherStatus {
 	seen := p.source.Seen()
-	out := publisherStatus{Status: p.scheduler.Status(), Source: sourceStatus{seen.Standby, seen.Timeline, seen.Cancelled}}
+	out := publisherStatus{Status: p.scheduler.Status(), Source: sourceStatus{seen.Standby, seen.Timeline, seen.Cancelled}, Policy: p.reload.State()}
 	if p.keeper != nil {
 		out.Baseline = p.keeper.Status()
 	}
