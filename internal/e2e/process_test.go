@@ -20,8 +20,8 @@ import (
 
 const (
 	patience  = 90 * time.Second // for what must happen by itself
-	shortRun  = 60 * time.Second // for a command that ends by itself
-	graceful  = 15 * time.Second // for a process that was asked to end
+	shortRun  = 120 * time.Second // for a command that ends by itself
+	graceful  = 30 * time.Second // for a process that was asked to end
 	pollEvery = 100 * time.Millisecond
 )
 
