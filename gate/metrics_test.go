@@ -15,7 +15,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t, slotAndGroup(), nil, nil)
-		m, err := telemetry.NewMetrics("orders")
+		m, err := telemetry.Start(t.Context(), telemetry.Options{Service: "trickle", Pipeline: "orders"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,7 @@ import (
 
 func scraped(t *testing.T, k *Keeper) string {
 	t.Helper()
-	m, err := telemetry.NewMetrics("shop")
+	m, err := telemetry.Start(t.Context(), telemetry.Options{Service: "trickle", Pipeline: "shop"})
 	if err != nil {
 		t.Fatal(err)
 	}

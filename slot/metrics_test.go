@@ -18,7 +18,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	f := &fake{began: time.Now(), still: true, slot: postgres.Slot{Logical: true, Active: true, Database: "shop", Here: "shop"}}
 	w := slot.New(f)
-	m, err := telemetry.NewMetrics("orders")
+	m, err := telemetry.Start(t.Context(), telemetry.Options{Service: "trickle", Pipeline: "orders"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ func (i inbox) Fetch(ctx context.Context) ([]detector.Delivery, error) {
 func Consumer(ctx context.Context, s Settings) error {
 	var st stack
 	defer st.close()
-	g, err := s.ground(ctx, &st, side{s.openReplica, func(p *policy.Policy, id postgres.Identity) (Needs, error) {
+	g, err := s.ground(ctx, &st, side{consuming, s.openReplica, func(p *policy.Policy, id postgres.Identity) (Needs, error) {
 		name, err := s.consumer(id)
 		return ConsumerNeeds(p, name), err
 	}})
@@ -173,8 +173,7 @@ func Consumer(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
-	shown, err := s.metrics(&st, g.policy.Pipeline, c.observe)
-	if err != nil {
+	if err := observe(g.telemetry.Meter(), c.observe); err != nil {
 		return err
 	}
 	port, err := status.Listen(ctx, s.Listen)
@@ -185,7 +184,7 @@ func Consumer(ctx context.Context, s Settings) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return c.run(ctx) })
 	parts.Go(func() error { return c.reload.watch(ctx, s, c.apply) })
-	parts.Go(func() error { return port.Serve(ctx, c.page(shown)) })
+	parts.Go(func() error { return port.Serve(ctx, c.page(g.telemetry.Handler())) })
 	return ended(ctx, parts.Wait())
 }
 
@@ -222,6 +221,10 @@ func Single(ctx context.Context, s Settings) error {
 		return fmt.Errorf("gate.group names consumer group %s, and without Kafka there is none to follow: leave it out of %s, or run trickle run and trickle-consumer run with --brokers", p.Gate.Group, s.PolicyFile)
 	}
 	if err := withoutKafka(p); err != nil {
+		return err
+	}
+	tell, err := s.telemetry(ctx, &st, publishing, p.Pipeline)
+	if err != nil {
 		return err
 	}
 	source, sourceID, err := s.openSource(ctx, &st)
@@ -266,8 +269,7 @@ func Single(ctx context.Context, s Settings) error {
 		return err
 	}
 	pub.reload = con.reload // one file, one process
-	shown, err := s.metrics(&st, p.Pipeline, con.gate.Observe, pub.observe)
-	if err != nil {
+	if err := observe(tell.Meter(), con.gate.Observe, pub.observe); err != nil {
 		return err
 	}
 	port, err := status.Listen(ctx, s.Listen)
@@ -286,6 +288,6 @@ func Single(ctx context.Context, s Settings) error {
 			return pub.apply(next)
 		})
 	})
-	g.Go(func() error { return port.Serve(ctx, con.page(shown)) })
+	g.Go(func() error { return port.Serve(ctx, con.page(tell.Handler())) })
 	return ended(ctx, g.Wait())
 }

@@ -2,33 +2,57 @@ package app
 
 import (
 	"context"
-	"net/http"
+	"os"
+	"strconv"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/trickle-verify/trickle/telemetry"
 )
 
-// metrics registers what the parts observe and gives what shows it; nil where no status port is served.
-func (s Settings) metrics(st *stack, pipeline string, observe ...func(metric.Meter) error) (http.Handler, error) {
-	if s.Listen == "" {
-		return nil, nil
-	}
-	m, err := telemetry.NewMetrics(pipeline)
+// lastWords bounds how long a process that ends tries to send what it has not told yet.
+const lastWords = 5 * time.Second
+
+// The names under which the two commands tell about themselves.
+const (
+	publishing = "trickle"
+	consuming  = "trickle-consumer"
+)
+
+// telemetry starts what metrics and traces go through.
+func (s Settings) telemetry(ctx context.Context, st *stack, service, pipeline string) (*telemetry.Telemetry, error) {
+	t, err := telemetry.Start(ctx, telemetry.Options{Service: service, Pipeline: pipeline, Instance: instance(), Log: s.Log})
 	if err != nil {
 		return nil, err
 	}
 	st.push(func() {
-		if err := m.Close(context.Background()); err != nil {
-			s.Log.Debug("ending metrics", "err", err)
+		ctx, done := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		defer done()
+		if err := t.Close(ctx); err != nil {
+			s.Log.Debug("ending telemetry", "err", err)
 		}
 	})
-	for _, register := range observe {
-		if err := register(m.Meter()); err != nil {
-			return nil, err
+	return t, nil
+}
+
+// instance tells the processes of a pipeline apart.
+func instance() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return host + "/" + strconv.Itoa(os.Getpid())
+}
+
+// observe registers what the parts know of themselves.
+func observe(meter metric.Meter, parts ...func(metric.Meter) error) error {
+	for _, register := range parts {
+		if err := register(meter); err != nil {
+			return err
 		}
 	}
-	return m.Handler(), nil
+	return nil
 }
 
 func (p *publisher) observe(meter metric.Meter) error {

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -169,7 +167,7 @@ func (p *publisher) apply(next *policy.Policy) error {
 func Publisher(ctx context.Context, s Settings) error {
 	var st stack
 	defer st.close()
-	g, err := s.ground(ctx, &st, side{s.openSource, func(p *policy.Policy, _ postgres.Identity) (Needs, error) {
+	g, err := s.ground(ctx, &st, side{publishing, s.openSource, func(p *policy.Policy, _ postgres.Identity) (Needs, error) {
 		return SourceNeeds(p), nil
 	}})
 	if err != nil {
@@ -192,8 +190,7 @@ func Publisher(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
-	shown, err := s.metrics(&st, g.policy.Pipeline, pub.observe)
-	if err != nil {
+	if err := observe(g.telemetry.Meter(), pub.observe); err != nil {
 		return err
 	}
 	port, err := status.Listen(ctx, s.Listen)
@@ -205,19 +202,15 @@ func Publisher(ctx context.Context, s Settings) error {
 	parts.Go(func() error { return pub.run(ctx) })
 	parts.Go(func() error { return pub.reload.watch(ctx, s, pub.apply) })
 	parts.Go(func() error {
-		return port.Serve(ctx, status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: shown, Log: s.Log})
+		return port.Serve(ctx, status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: g.telemetry.Handler(), Log: s.Log})
 	})
 	return ended(ctx, parts.Wait())
 }
 
 // cursors says where publishers keep their memory and how they share it.
 func (s Settings) cursors(pipeline string) cursor.TopicOptions {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
 	t := message.Topics{Pipeline: pipeline}
 	return cursor.TopicOptions{
-		Name: t.Cursors(), Group: t.CursorGroup(), Partitions: cursorPartitions, Owner: host + "/" + strconv.Itoa(os.Getpid()), Log: s.Log,
+		Name: t.Cursors(), Group: t.CursorGroup(), Partitions: cursorPartitions, Owner: instance(), Log: s.Log,
 	}
 }

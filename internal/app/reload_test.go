@@ -54,7 +54,7 @@ func TestReloadOfAMount(t *testing.T) {
 	var log bytes.Buffer
 	settings := Settings{PolicyFile: file, Watch: true, Log: slog.New(slog.NewTextHandler(&log, nil))}
 	r := newReload(first)
-	tel, err := telemetry.NewMetrics("shop")
+	tel, err := telemetry.Start(t.Context(), telemetry.Options{Service: "trickle", Pipeline: "shop"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/telemetry"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -122,14 +123,16 @@ func (s Settings) openBus(ctx context.Context, st *stack) (*transport.Kafka, err
 
 // ground is what either command stands on over Kafka.
 type ground struct {
-	policy   *policy.Policy
-	pool     *pgxpool.Pool
-	identity postgres.Identity
-	bus      transport.Bus
+	policy    *policy.Policy
+	telemetry *telemetry.Telemetry
+	pool      *pgxpool.Pool
+	identity  postgres.Identity
+	bus       transport.Bus
 }
 
 // side is what tells the two commands' grounds apart.
 type side struct {
+	name  string
 	open  func(context.Context, *stack) (*pgxpool.Pool, postgres.Identity, error)
 	needs func(*policy.Policy, postgres.Identity) (Needs, error)
 }
@@ -137,6 +140,9 @@ type side struct {
 // ground reads the policy, opens one side's database, connects to Kafka, makes the topics and checks the rights to them.
 func (s Settings) ground(ctx context.Context, st *stack, this side) (g ground, err error) {
 	if g.policy, err = s.LoadPolicy(); err != nil {
+		return g, err
+	}
+	if g.telemetry, err = s.telemetry(ctx, st, this.name, g.policy.Pipeline); err != nil {
 		return g, err
 	}
 	if g.pool, g.identity, err = this.open(ctx, st); err != nil {
