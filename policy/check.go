@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -50,6 +51,7 @@ func (c *check) all() {
 	c.gate()
 	c.debezium()
 	c.baseline()
+	c.tracing()
 }
 
 func (c *check) window(path string, w Window) {
@@ -223,5 +225,19 @@ func (c *check) baseline() {
 	}
 	if len(b.Topics) == 0 && c.policy.Resync.Debezium.TopicPrefix == "" {
 		c.warn("baseline", "no set is built until it is known which topics hold the CDC's log: name them in baseline.topics, or the connector's prefix in resync.debezium.topic_prefix")
+	}
+}
+
+// linkPattern is what a link looks like, for the schema.
+const linkPattern = `^https?://[^\s]*\{trace_id\}[^\s]*$`
+
+func (c *check) tracing() {
+	link := c.policy.Tracing.Link
+	if link == "" || c.failed("tracing.link") {
+		return
+	}
+	u, err := url.Parse(strings.ReplaceAll(link, traceID, "0"))
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.ContainsAny(link, " \t\r\n") || !strings.Contains(link, traceID) {
+		c.refuse("tracing.link", "%q is no link to a trace: give one such as https://jaeger.example/trace/%s", link, traceID)
 	}
 }

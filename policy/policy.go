@@ -14,6 +14,8 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"regexp"
+	"strings"
 	"time"
 )
 
@@ -31,7 +33,8 @@ type Policy struct {
 	Detect       Detect   `yaml:"detect" doc:"What a replica does with drift."`
 	Resync       Resync   `yaml:"resync" doc:"When a replica asks for a whole neighbourhood, or for everything."`
 	Baseline     Baseline `yaml:"baseline" doc:"Where the base-line view is kept, from which a lost replica is restored. Without url there is none."`
-	Privacy      Privacy  `yaml:"privacy" doc:"What logs, status and lists of differences may show."`
+	Privacy      Privacy  `yaml:"privacy" doc:"What logs, traces, status and lists of differences may show."`
+	Tracing      Tracing  `yaml:"tracing" doc:"What is traced besides corrections and resyncs, and where a trace is looked at. Traces are sent where an OTEL_* variable asks for it."`
 
 	source [sha256.Size]byte // of the bytes it was parsed from, so that Watch can tell a change
 }
@@ -198,10 +201,29 @@ type Baseline struct {
 	Object  Size     `yaml:"object" default:"32MiB" zero:"give the size of an object" doc:"About how much of a table one object holds, uncompressed."`
 }
 
-// Privacy says what logs, status and lists of differences may show: show, hash or omit.
+// Privacy says what logs, traces, status and lists of differences may show: show, hash or omit.
 type Privacy struct {
 	Keys   string `yaml:"keys" default:"hash" enum:"show|hash|omit" doc:"What is shown of a key."`
 	Values string `yaml:"values" default:"omit" enum:"show|hash|omit" doc:"What is shown of a value."`
+}
+
+// Tracing is about traces, which leave a process only where one of OpenTelemetry's variables asks for it.
+type Tracing struct {
+	Sample Percent `yaml:"sample" default:"0%" doc:"Share of the ranges that get a trace although nothing has to be corrected in them."`
+	Link   string  `yaml:"link" doc:"Where a trace is looked at, for links from pages and lists: a URL with {trace_id} in it."`
+}
+
+// traceID stands in a link for the trace's id.
+const traceID = "{trace_id}"
+
+var traceIDText = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+// LinkTo is where a trace is looked at; empty where the policy doesn't say, or there is no such trace.
+func (t Tracing) LinkTo(id string) string {
+	if t.Link == "" || !traceIDText.MatchString(id) {
+		return ""
+	}
+	return strings.ReplaceAll(t.Link, traceID, id)
 }
 
 // Duration is written "10m", "24h" or "7d" in the file.

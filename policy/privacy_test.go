@@ -24,3 +24,22 @@ func TestPrivacy(t *testing.T) {
 		t.Error("two values have one hash")
 	}
 }
+
+func TestLinkTo(t *testing.T) {
+	t.Parallel()
+	const id = "0af7651916cd43dd8448eb211c80319c"
+	link := Tracing{Link: "https://jaeger.example/trace/{trace_id}"}
+	for _, c := range []struct {
+		tracing  Tracing
+		id, want string
+	}{
+		{link, id, "https://jaeger.example/trace/" + id},
+		{link, "", ""},
+		{link, `"><script>`, ""},
+		{Tracing{}, id, ""},
+	} {
+		if got := c.tracing.LinkTo(c.id); got != c.want {
+			t.Errorf("%+v links %q to %q, want %q", c.tracing, c.id, got, c.want)
+		}
+	}
+}

@@ -54,6 +54,8 @@ func patternOf(path string) string {
 		return pipelinePattern
 	case "tables[].table", "tables[].replica", "gate.heartbeat.table", "gate.heartbeat.replica":
 		return namePattern
+	case "tracing.link":
+		return linkPattern
 	case "gate.slot":
 		return slotPattern
 	default:

@@ -84,6 +84,13 @@ func TestSchemaAgreesWithParse(t *testing.T) {
 		{false, minimal + "schedule: {windows: [{start: '0 22 * * *'}]}"},
 		{false, minimal + "detect: [1]"},
 		{false, minimal + "privacy: {keys: perhaps}"},
+		{true, minimal + "tracing: {sample: 0.5%, link: 'https://jaeger.example/trace/{trace_id}?x=1'}"},
+		{true, minimal + "tracing: {sample: 0}"},
+		{false, minimal + "tracing: {sample: 101%}"},
+		{false, minimal + "tracing: {link: 'https://jaeger.example/trace/'}"},
+		{false, minimal + "tracing: {link: 'ftp://jaeger.example/{trace_id}'}"},
+		{false, minimal + "tracing: {link: 'javascript:alert(1)//{trace_id}'}"},
+		{false, minimal + "tracing: {link: 'https://jaeger.example/a b/{trace_id}'}"},
 	} {
 		var v any
 		if err := yaml.Unmarshal([]byte(s.src), &v); err != nil {

@@ -145,7 +145,7 @@ func TestEveryPieceOfAPolicyIsValid(t *testing.T) {
 // Dotted names such as `detect.brake.deletes` are keys of the policy.
 func TestEveryKeyNamedInTheDocumentsExists(t *testing.T) {
 	t.Parallel()
-	top := []string{"schedule", "rate", "backoff", "gate", "detect", "resync", "baseline", "privacy", "columns"}
+	top := []string{"schedule", "rate", "backoff", "gate", "detect", "resync", "baseline", "privacy", "tracing", "columns"}
 	key := regexp.MustCompile(`^([a-z]+)(\.[a-z_]+)+$`)
 	n := 0
 	for _, d := range documents(t) {
