@@ -73,6 +73,8 @@ type TableReport struct {
 	LastFailure        string     `json:"last_failure"`
 	Discrepancies      int        `json:"discrepancies"` // within the window
 	Paused             string     `json:"paused"`
+	// Estimate is how many rows may be drifted; null before the first verification.
+	Estimate *EstimateReport `json:"estimate"`
 }
 
 // WindowReport is the sliding window over all tables.
@@ -142,6 +144,9 @@ func (l *Ledger) Report(ctx context.Context) (Report, error) {
 			return err
 		}
 		if err := l.reportTables(ctx, tx, &r); err != nil {
+			return err
+		}
+		if err := l.reportEstimates(ctx, tx, &r); err != nil {
 			return err
 		}
 		if err := l.reportResyncs(ctx, tx, &r); err != nil {

@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS trickle.pipelines (
     gate_at          timestamptz,
     gate_sources     jsonb NOT NULL DEFAULT '[]', -- [{"source": "slot", "lag_seconds": 1.5, "reason": ""}]
     window_length    interval NOT NULL DEFAULT '10 minutes',
+    cycle_length     interval NOT NULL DEFAULT '24 hours', -- in which the policy has everything verified
     brake_reason     text,                    -- NULL: the brake is off
     brake_at         timestamptz,
     brake_released_at timestamptz NOT NULL DEFAULT '-infinity',
@@ -75,6 +76,10 @@ DO $$ BEGIN
     -- And before it told which policy is in force.
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.pipelines'::regclass AND attname = 'policy') THEN
         ALTER TABLE trickle.pipelines ADD COLUMN policy jsonb;
+    END IF;
+    -- For one from before it was reckoned how much may be drifted.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.pipelines'::regclass AND attname = 'cycle_length') THEN
+        ALTER TABLE trickle.pipelines ADD COLUMN cycle_length interval NOT NULL DEFAULT '24 hours';
     END IF;
 END $$;
 

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -76,29 +77,69 @@ func (l *Ledger) Tally(ctx context.Context, table string, window time.Duration) 
 	if err != nil {
 		return entry.Tally{}, fmt.Errorf("counting the window of %s: %w", table, err)
 	}
-	rows, err := l.pool.Query(ctx, `WITH found AS (
-			SELECT lo, hi, count(*) AS n FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval
-				-- What led to a resync does not lead to the next one, around a neighbour.
-				AND at > coalesce((SELECT max(requested_at) FROM trickle.resyncs s WHERE s.pipeline = $1 AND s.table_name = $2), '-infinity')
-			GROUP BY lo, hi)
-		SELECT CASE WHEN b.hi IS NULL THEN f.lo ELSE b.lo END, CASE WHEN a.lo IS NULL THEN f.hi ELSE a.hi END,
-			f.n + coalesce(b.n, 0) + coalesce(a.n, 0),
-			(SELECT coalesce(sum(r.rows), 0) FROM trickle.ranges r WHERE r.pipeline = $1 AND r.table_name = $2 AND r.verified_at > clock_timestamp() - $3::interval
-				AND ((r.lo, r.hi) IS NOT DISTINCT FROM (f.lo, f.hi) OR r.hi = f.lo OR r.lo = f.hi))
-		FROM found f LEFT JOIN found b ON b.hi = f.lo LEFT JOIN found a ON a.lo = f.hi
-		ORDER BY 3 DESC LIMIT 1`, l.pipeline, table, window)
+	// The neighbourhoods are put together here: joined to itself by a planner that knows nothing of a table that is new, a mass of drift takes minutes.
+	rows, err := l.pool.Query(ctx, `SELECT lo, hi, count(*) FROM trickle.discrepancies WHERE pipeline = $1 AND table_name = $2 AND at > clock_timestamp() - $3::interval
+			-- What led to a resync does not lead to the next one, around a neighbour.
+			AND at > coalesce((SELECT max(requested_at) FROM trickle.resyncs s WHERE s.pipeline = $1 AND s.table_name = $2), '-infinity')
+		GROUP BY lo, hi ORDER BY 3 DESC`, l.pipeline, table, window)
 	if err != nil {
 		return entry.Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
 	}
-	var lo, hi []string
-	_, err = pgx.ForEachRow(rows, []any{&lo, &hi, &t.WorstCount, &t.WorstRows}, func() error {
-		t.Worst = message.Range{Lo: lo, Hi: hi}
-		return nil
+	groups, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (g group, err error) {
+		var lo, hi []string
+		err = row.Scan(&lo, &hi, &g.n)
+		g.bounds = message.Range{Lo: lo, Hi: hi}
+		return g, err
 	})
 	if err != nil {
 		return entry.Tally{}, fmt.Errorf("looking for the worst range of %s: %w", table, err)
 	}
+	if len(groups) == 0 {
+		return t, nil
+	}
+	middle := worst(&t, groups)
+	err = l.pool.QueryRow(ctx, `SELECT coalesce(sum(r.rows), 0) FROM trickle.ranges r WHERE r.pipeline = $1 AND r.table_name = $2 AND r.verified_at > clock_timestamp() - $3::interval
+		AND ((r.lo, r.hi) IS NOT DISTINCT FROM ($4::text[], $5::text[]) OR r.hi = $4 OR r.lo = $5)`, l.pipeline, table, window, array(middle.Lo), array(middle.Hi)).Scan(&t.WorstRows)
+	if err != nil {
+		return entry.Tally{}, fmt.Errorf("counting the rows of the worst range of %s: %w", table, err)
+	}
 	return t, nil
+}
+
+// group is what was found in one range.
+type group struct {
+	bounds message.Range
+	n      int
+}
+
+// worst puts the neighbourhood with the most into the tally and returns the range in its middle. Groups come with the largest first.
+func worst(t *entry.Tally, groups []group) (middle message.Range) {
+	endsAt, beginsAt := map[string]group{}, map[string]group{}
+	for _, g := range slices.Backward(groups) { // so that the largest of those that overlap stays
+		if g.bounds.Hi != nil {
+			endsAt[g.bounds.Hi.ID()] = g
+		}
+		if g.bounds.Lo != nil {
+			beginsAt[g.bounds.Lo.ID()] = g
+		}
+	}
+	for _, g := range groups {
+		n, around := g.n, g.bounds
+		if g.bounds.Lo != nil {
+			if before, ok := endsAt[g.bounds.Lo.ID()]; ok {
+				n, around.Lo = n+before.n, before.bounds.Lo
+			}
+		}
+		if g.bounds.Hi != nil {
+			if after, ok := beginsAt[g.bounds.Hi.ID()]; ok {
+				n, around.Hi = n+after.n, after.bounds.Hi
+			}
+		}
+		if n > t.WorstCount {
+			t.WorstCount, t.Worst, middle = n, around, g.bounds
+		}
+	}
+	return middle
 }
 
 // Forget drops what no window looks at any more.

@@ -138,7 +138,11 @@ func (c *consumer) run(ctx context.Context) error {
 		return c.gate.Run(ctx, gate.Inputs{Publisher: c.detector.Source(), Groups: c.follows()})
 	})
 	g.Go(func() error { return c.resync.Listen(ctx) })
-	g.Go(func() error { return c.reload.tell(ctx, c.ledger.SavePolicy, c.settings.Log) })
+	g.Go(func() error {
+		return c.reload.tell(ctx, func(ctx context.Context, s policy.State) error {
+			return errors.Join(c.ledger.SavePolicy(ctx, s), c.ledger.SaveCycle(ctx, time.Duration(c.policy.Load().Schedule.Cycle)))
+		}, c.settings.Log)
+	})
 	return ended(ctx, g.Wait())
 }
 
