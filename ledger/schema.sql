@@ -28,6 +28,14 @@ CREATE TABLE IF NOT EXISTS trickle.corrections (
 CREATE INDEX IF NOT EXISTS corrections_open ON trickle.corrections (checked_at) WHERE closed_at IS NULL;
 CREATE INDEX IF NOT EXISTS corrections_at ON trickle.corrections (pipeline, at);
 
+DO $$ BEGIN
+    -- For a ledger from before corrections could be undone.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.corrections'::regclass AND attname = 'undone_version') THEN
+        ALTER TABLE trickle.corrections ADD COLUMN undone_version bigint; -- xmin of the row that undoing it wrote
+    END IF;
+END $$;
+CREATE INDEX IF NOT EXISTS corrections_undone ON trickle.corrections (pipeline, table_name, key) WHERE undone_at IS NOT NULL;
+
 -- Every range that a resync copied whole into a replica that had no row in it, written in the transaction that made it: in the place of a correction for
 -- each of its rows, which all bear that transaction's xmin.
 CREATE TABLE IF NOT EXISTS trickle.copies (

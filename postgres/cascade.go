@@ -17,8 +17,40 @@ type acting struct {
 // Cascades names a foreign key that would delete or change rows of another table if these targets were deleted, "" where there is none: such
 // rows would be lost without a trace in the journal.
 func (l *Layout) Cascades(ctx context.Context, c *pgconn.PgConn, targets []Target) (string, error) {
-	var keys []acting
-	err := each(ctx, c, `SELECT k.conname, (SELECT pg_catalog.string_agg('OPERATOR(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname::text || ')', ',' ORDER BY x.pos)
+	keys, err := l.acting(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	for _, k := range keys {
+		p := &params{}
+		from, on := l.unnest(p, keysOf(targets))
+		found := false
+		err := each(ctx, c, "SELECT EXISTS (SELECT FROM "+from+" JOIN "+l.rows()+" t ON "+on+" JOIN "+k.table+" f ON "+k.pairs()+")", p.args, func(row [][]byte) error {
+			found = isTrue(row[0])
+			return nil
+		})
+		if err != nil {
+			return "", fmt.Errorf("looking for rows of %s that refer to %s: %w", k.table, l.Name, err)
+		}
+		if found {
+			return k.name + " of " + k.table, nil
+		}
+	}
+	return "", nil
+}
+
+// pairs is true where a row f refers to t.
+func (a acting) pairs() string {
+	pairs := make([]string, len(a.child))
+	for i := range a.child {
+		pairs[i] = "t." + a.owner[i] + " " + a.equal[i] + " f." + a.child[i]
+	}
+	return strings.Join(pairs, " AND ")
+}
+
+// acting lists the foreign keys to this table that act on other rows when its own are deleted.
+func (l *Layout) acting(ctx context.Context, c *pgconn.PgConn) (keys []acting, err error) {
+	err = each(ctx, c, `SELECT k.conname, (SELECT pg_catalog.string_agg('OPERATOR(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname::text || ')', ',' ORDER BY x.pos)
 				FROM pg_catalog.unnest(k.conpfeqop) WITH ORDINALITY AS x(num, pos) JOIN pg_operator o ON o.oid = x.num JOIN pg_namespace n ON n.oid = o.oprnamespace),
 			pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(r.relname),
 			(SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ',' ORDER BY x.pos) FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS x(num, pos)
@@ -35,26 +67,7 @@ func (l *Layout) Cascades(ctx context.Context, c *pgconn.PgConn, targets []Targe
 			return nil
 		})
 	if err != nil {
-		return "", fmt.Errorf("looking for foreign keys to %s: %w", l.Name, err)
+		return nil, fmt.Errorf("looking for foreign keys to %s: %w", l.Name, err)
 	}
-	for _, k := range keys {
-		p := &params{}
-		from, on := l.unnest(p, keysOf(targets))
-		pairs := make([]string, len(k.child))
-		for i := range k.child {
-			pairs[i] = "t." + k.owner[i] + " " + k.equal[i] + " f." + k.child[i]
-		}
-		found := false
-		err := each(ctx, c, "SELECT EXISTS (SELECT FROM "+from+" JOIN "+l.rows()+" t ON "+on+" JOIN "+k.table+" f ON "+strings.Join(pairs, " AND ")+")", p.args, func(row [][]byte) error {
-			found = isTrue(row[0])
-			return nil
-		})
-		if err != nil {
-			return "", fmt.Errorf("looking for rows of %s that refer to %s: %w", k.table, l.Name, err)
-		}
-		if found {
-			return k.name + " of " + k.table, nil
-		}
-	}
-	return "", nil
+	return keys, nil
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -99,7 +102,36 @@ func resyncCommand(f *command.Flags) *cobra.Command {
 	c.Flags().StringVar(&rng, "range", "", "only keys over A up to B: `A..B`; either may be left out; several key columns: commas")
 	c.Flags().StringVar(&approve, "approve", "", "release the waiting resync `ID`")
 	c.Flags().StringVar(&cancel, "cancel", "", "end the resync `ID`, waiting or running")
+	command.Complete(c, "table", f.Tables)
+	command.Complete(c, "approve", resyncIDs(f, "waiting"))
+	command.Complete(c, "cancel", resyncIDs(f, "waiting", "running"))
 	return c
+}
+
+// resyncIDs completes to the resyncs in one of these states, by default all that status shows.
+func resyncIDs(f *command.Flags, states ...string) command.Completion {
+	return command.Asked(func(ctx context.Context) ([]string, error) {
+		s, err := f.SettingsTo(io.Discard)
+		if err != nil {
+			return nil, err
+		}
+		o, err := app.OpenOffice(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		defer o.Close()
+		r, err := o.Ledger.Report(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var ids []string
+		for _, s := range r.Resyncs {
+			if len(states) == 0 || slices.Contains(states, s.State) {
+				ids = append(ids, s.ID+"\t"+s.State+", "+s.Scope+" of "+s.Table)
+			}
+		}
+		return ids, nil
+	})
 }
 
 func brakeCommand(f *command.Flags) *cobra.Command {

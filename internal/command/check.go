@@ -110,9 +110,9 @@ func printReport(out io.Writer, r check.Report) error {
 		if f.Object != "" {
 			subject += " of " + f.Object
 		}
-		fmt.Fprintf(&b, "  %s  %s\n", mark(f.Verdict, colour), visible(subject+": "+f.Detail))
+		fmt.Fprintf(&b, "  %s  %s\n", mark(f.Verdict, colour), Visible(subject+": "+f.Detail))
 		if f.Fix != "" {
-			fmt.Fprintf(&b, "  %-11s    fix: %s\n", "", visible(f.Fix))
+			fmt.Fprintf(&b, "  %-11s    fix: %s\n", "", Visible(f.Fix))
 		}
 	}
 	c := r.Counts
@@ -121,8 +121,8 @@ func printReport(out io.Writer, r check.Report) error {
 	return err
 }
 
-// visible keeps a terminal from obeying what a name holds.
-func visible(s string) string {
+// Visible keeps a terminal from obeying what a name holds.
+func Visible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

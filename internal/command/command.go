@@ -109,6 +109,8 @@ func (f *Flags) Register(root *cobra.Command) {
 	p := root.PersistentFlags()
 	p.StringVar(&f.format, "format", "text", "output: text or json")
 	p.StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
+	Complete(root, "format", Words("text", "json"))
+	Complete(root, "log-level", Words("debug", "info", "warn", "error"))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if f.format != "text" && f.format != "json" {
 			return fmt.Errorf("--format %q: use text or json", f.format)
@@ -120,6 +122,9 @@ func (f *Flags) Register(root *cobra.Command) {
 // Policy adds --policy.
 func (f *Flags) Policy(c *cobra.Command) {
 	c.Flags().StringVar(&f.settings.PolicyFile, "policy", os.Getenv("TRICKLE_POLICY"), "the policy `FILE` (TRICKLE_POLICY)")
+	Complete(c, "policy", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+	})
 }
 
 // Source adds --source.

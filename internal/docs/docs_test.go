@@ -275,7 +275,7 @@ func invocation(line string) (name string, words []string, ok bool) {
 func TestEveryCommandInTheDocumentsExists(t *testing.T) {
 	t.Parallel()
 	programs := programs(t)
-	n, missing := 0, 0
+	n := 0
 	for _, d := range documents(t) {
 		for _, b := range d.blocks {
 			if b.language != "" && b.language != "sh" {
@@ -302,15 +302,13 @@ func TestEveryCommandInTheDocumentsExists(t *testing.T) {
 			switch {
 			case s.absent && fault == "":
 				t.Errorf("%s: `%s` exists, though it stands under %q", d.path, s.text, notYet)
-			case s.absent:
-				missing++
-			case fault != "":
+			case fault != "" && !s.absent:
 				t.Errorf("%s: `%s`: %s", d.path, s.text, fault)
 			}
 		}
 	}
-	if n < 20 || missing == 0 {
-		t.Errorf("found %d commands, and %d under %q: is this still how the documents are written?", n, missing, notYet)
+	if n < 20 {
+		t.Errorf("found %d commands: is this still how the documents are written?", n)
 	}
 }
 
