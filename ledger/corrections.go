@@ -52,8 +52,8 @@ func ParseCorrectionID(s string) (CorrectionID, error) {
 // MarshalText is String.
 func (id CorrectionID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
-// Correction is a line of the journal.
-type Correction struct {
+// Recorded is a line of the journal.
+type Recorded struct {
 	ID       CorrectionID
 	At       time.Time
 	Table    string // as the source calls it
@@ -102,7 +102,7 @@ type Cursor struct {
 }
 
 // Cursor is where a list that ended with it goes on.
-func (c Correction) Cursor() Cursor { return Cursor{At: c.At, ID: c.ID} }
+func (c Recorded) Cursor() Cursor { return Cursor{At: c.At, ID: c.ID} }
 
 // String is for a person to hand back; empty for the beginning.
 func (c Cursor) String() string {
@@ -219,7 +219,7 @@ const (
 )
 
 // Corrections lists the journal, newest first. The order is that of the times at which lines were written, and does not change.
-func (l *Ledger) Corrections(ctx context.Context, f Filter) ([]Correction, error) {
+func (l *Ledger) Corrections(ctx context.Context, f Filter) ([]Recorded, error) {
 	w := &conditions{args: []any{l.pipeline}, terms: []string{"c.pipeline = $1"}}
 	f.shared(w, corrections)
 	f.keyed(w)
@@ -248,7 +248,7 @@ func (l *Ledger) Corrections(ctx context.Context, f Filter) ([]Correction, error
 	return list, nil
 }
 
-func scanCorrection(row pgx.CollectableRow) (c Correction, err error) {
+func scanCorrection(row pgx.CollectableRow) (c Recorded, err error) {
 	var what int
 	var version int64
 	var key, lo, hi []string
@@ -264,7 +264,7 @@ func scanCorrection(row pgx.CollectableRow) (c Correction, err error) {
 }
 
 // Changed names the columns that a correction changed, of one that found a row on both sides.
-func (c Correction) Changed() ([]string, error) {
+func (c Recorded) Changed() ([]string, error) {
 	if c.Before == nil || c.After == nil {
 		return nil, nil
 	}

@@ -20,7 +20,7 @@ import (
 )
 
 // lines are a journal's, in short.
-func lines(list []ledger.Correction) string {
+func lines(list []ledger.Recorded) string {
 	ids := make([]string, len(list))
 	for i, c := range list {
 		ids[i] = c.ID.String()
@@ -83,7 +83,7 @@ func TestCorrectionsAreFound(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 		for limit := range 3 { // the same in pages, though each begins anew from what a person was told
-			var pages []ledger.Correction
+			var pages []ledger.Recorded
 			for f := c.f; limit > 0; {
 				f.Limit = limit
 				page, err := l.Corrections(t.Context(), f)

@@ -48,7 +48,7 @@ func (l *Ledger) Undone(ctx context.Context, tx pgx.Tx, id CorrectionID, version
 }
 
 // Left is every version under which a row may still be what a correction left: the one that it wrote, or one that undoing a later correction of the row put back.
-func (l *Ledger) Left(ctx context.Context, tx pgx.Tx, c Correction) ([]uint64, error) {
+func (l *Ledger) Left(ctx context.Context, tx pgx.Tx, c Recorded) ([]uint64, error) {
 	rows, err := tx.Query(ctx, `SELECT undone_version FROM trickle.corrections WHERE pipeline = $1 AND table_name = $2 AND key = $3::jsonb AND undone_at IS NOT NULL AND undone_version IS NOT NULL AND id > $4`,
 		l.pipeline, c.Table, c.KeyJSON, c.ID.N)
 	if err != nil {

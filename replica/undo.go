@@ -21,7 +21,7 @@ import (
 // UndoJournal is the journal to whoever takes back what it holds.
 type UndoJournal interface {
 	BeginUndo(ctx context.Context, tx pgx.Tx) error
-	Left(ctx context.Context, tx pgx.Tx, c ledger.Correction) ([]uint64, error)
+	Left(ctx context.Context, tx pgx.Tx, c ledger.Recorded) ([]uint64, error)
 	Undone(ctx context.Context, tx pgx.Tx, id ledger.CorrectionID, version uint64) error
 }
 
@@ -57,7 +57,7 @@ type now struct {
 }
 
 // undoable says why a correction can't be undone of a row; left are the versions that it may have.
-func undoable(c ledger.Correction, n now, left func() ([]uint64, error)) error {
+func undoable(c ledger.Recorded, n now, left func() ([]uint64, error)) error {
 	if c.UndoneAt != nil {
 		return fmt.Errorf("it was undone already, at %s", c.UndoneAt.Format("2006-01-02T15:04:05Z"))
 	}
@@ -97,7 +97,7 @@ func undoable(c ledger.Correction, n now, left func() ([]uint64, error)) error {
 }
 
 // Check says of each correction why it could not be undone now, nil where it could; they are to be undone in this order, newest first. Nothing is written or locked.
-func (u *Undoer) Check(ctx context.Context, list []ledger.Correction) ([]error, error) {
+func (u *Undoer) Check(ctx context.Context, list []ledger.Recorded) ([]error, error) {
 	reasons := make([]error, len(list))
 	byTable := map[string][]int{}
 	for i, c := range list {
@@ -133,9 +133,9 @@ type checked struct {
 	reasons []error
 }
 
-func (u *Undoer) checkPage(ctx context.Context, list []ledger.Correction, at []int, so checked) error {
+func (u *Undoer) checkPage(ctx context.Context, list []ledger.Recorded, at []int, so checked) error {
 	return pgx.BeginTxFunc(ctx, u.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		var ask []ledger.Correction
+		var ask []ledger.Recorded
 		for _, i := range at {
 			if _, known := so.rows[list[i].KeyJSON]; !known {
 				so.rows[list[i].KeyJSON] = now{}
@@ -179,7 +179,7 @@ func (u *Undoer) checkPage(ctx context.Context, list []ledger.Correction, at []i
 }
 
 // layout is the replica's table of corrections that are all of one, and their keys in its order.
-func (u *Undoer) layout(ctx context.Context, c *pgconn.PgConn, list []ledger.Correction) (*postgres.Layout, []message.Key, error) {
+func (u *Undoer) layout(ctx context.Context, c *pgconn.PgConn, list []ledger.Recorded) (*postgres.Layout, []message.Key, error) {
 	images := make([]ledger.Image, len(list))
 	for i, e := range list {
 		var err error
@@ -249,9 +249,9 @@ func (u *Undoer) describe(ctx context.Context, c *pgconn.PgConn, table string) (
 
 // Undo takes back one line of the journal, of which a copy may have lost rows to others since: it returns how many rows it deleted or wrote. What is the
 // row's fault, or the line's, is a *NotUndoneError, and nothing was written.
-func (u *Undoer) Undo(ctx context.Context, c ledger.Correction) (rows int64, err error) {
+func (u *Undoer) Undo(ctx context.Context, c ledger.Recorded) (rows int64, err error) {
 	if !c.ID.Copy {
-		return 1, u.Together(ctx, []ledger.Correction{c})
+		return 1, u.Together(ctx, []ledger.Recorded{c})
 	}
 	err = u.transact(ctx, func(tx pgx.Tx, w Writing) error {
 		conn := tx.Conn().PgConn()
@@ -279,7 +279,7 @@ func (u *Undoer) Undo(ctx context.Context, c ledger.Correction) (rows int64, err
 
 // Together takes back corrections of different rows of one table in one transaction, all of them or none: for rows that can't go one by one, since
 // they exchanged a unique value.
-func (u *Undoer) Together(ctx context.Context, list []ledger.Correction) error {
+func (u *Undoer) Together(ctx context.Context, list []ledger.Recorded) error {
 	return u.transact(ctx, func(tx pgx.Tx, w Writing) error {
 		conn := tx.Conn().PgConn()
 		l, keys, err := u.layout(ctx, conn, list)

@@ -22,7 +22,7 @@ var errNotAnew = errors.New("the row would have to be deleted and inserted again
 // guarded is corrections of one table with their rows' keys.
 type guarded struct {
 	layout *postgres.Layout
-	list   []ledger.Correction
+	list   []ledger.Recorded
 	keys   []message.Key
 }
 
@@ -139,7 +139,7 @@ func takeAway(ctx context.Context, c *pgconn.PgConn, l *postgres.Layout, keys []
 }
 
 // stored makes sure that the row now is what it was before the correction, but for what Postgres makes by itself; nil: there is none.
-func stored(l *postgres.Layout, c ledger.Correction, row *postgres.Standing) error {
+func stored(l *postgres.Layout, c ledger.Recorded, row *postgres.Standing) error {
 	if c.Before == nil {
 		if row != nil {
 			return errKept

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -81,7 +82,7 @@ func printCorrections(out io.Writer, list app.Corrections) error {
 		if c.Range != "" {
 			key, changed = c.Range, humanize.Comma(c.Rows)+" rows"
 		}
-		w.AppendRow(table.Row{c.ID, c.At.Format(timeShown), c.Table, c.Kind, command.Visible(key), command.Visible(changed), c.Outcome, c.Resync, c.Trace})
+		w.AppendRow(table.Row{c.ID, c.At.Format(timeShown), c.Table, c.Kind, command.Visible(key), command.Visible(changed), c.Outcome, c.Resync, cmp.Or(c.TraceLink, c.Trace)})
 		for _, column := range c.Columns {
 			if c.Before != nil {
 				w.AppendRow(table.Row{"", "", "", "", "", command.Visible(fmt.Sprintf("%s: %s → %s", column, shown(c.Before[column]), shown(c.After[column]))), "", "", ""})

@@ -214,7 +214,7 @@ func TestCorrections(t *testing.T) {
 		privacy, args string
 		want, not     []string
 	}{
-		{"", "", []string{"copy-1", "#6b86b273ff34", "5 rows", "0af7651916cd43dd8448eb211c80319c", "open", "r9"}, []string{"secret", "by CDC"}},
+		{"", "", []string{"copy-1", "#6b86b273ff34", "5 rows", "https://traces/0af7651916cd43dd8448eb211c80319c", "open", "r9"}, []string{"secret", "by CDC"}},
 		{"{keys: omit, values: omit}", "", []string{"…"}, []string{"#", "secret"}},
 		{"{keys: show, values: show}", "", []string{"(100, 200]", `v: "x" → "b"`}, []string{"#"}},
 		{"{keys: show, values: hash}", "--kind mismatched", []string{"v: #2d711642b726 → #"}, []string{"missing"}},
@@ -226,7 +226,7 @@ func TestCorrections(t *testing.T) {
 		{"{keys: show, values: show}", "--kind extra --format json", []string{`"v": "secret"`, `"id": 3`, `"key": "3"`, `"next": ""`, `"resync_id": "r3"`, `"closed_at": null`}, []string{"after"}},
 		{"", "--kind extra --format json", []string{`"key": "#4e07408562be"`}, []string{"secret", "before", "after"}},
 	} {
-		o.decide("")
+		o.decide("tracing: {link: \"https://traces/{trace_id}\"}\n")
 		if c.privacy != "" {
 			o.decide("privacy: " + c.privacy + "\n")
 		}

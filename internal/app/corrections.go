@@ -33,6 +33,8 @@ type CorrectionLine struct {
 	Undone  *time.Time     `json:"undone_at"`
 	Resync  string         `json:"resync_id,omitempty"`
 	Trace   string         `json:"trace_id,omitempty"`
+	// TraceLink is where its trace is looked at, by the policy's tracing.link.
+	TraceLink string `json:"trace_link,omitempty"`
 }
 
 // Corrections is a page of the journal, newest first.
@@ -168,7 +170,7 @@ func (o *Office) Corrections(ctx context.Context, q JournalQuery) (Corrections, 
 }
 
 // line is a correction as it may be shown.
-func (o *Office) line(c ledger.Correction) (CorrectionLine, error) {
+func (o *Office) line(c ledger.Recorded) (CorrectionLine, error) {
 	out := CorrectionLine{ID: c.ID.String(), At: c.At, Table: c.Table, Kind: c.Kind, Outcome: c.Outcome, Closed: c.ClosedAt, Undone: c.UndoneAt, Resync: c.ResyncID, Trace: c.TraceID}
 	switch {
 	case c.UndoneAt != nil:
@@ -176,6 +178,7 @@ func (o *Office) line(c ledger.Correction) (CorrectionLine, error) {
 	case c.ClosedAt == nil:
 		out.Outcome = ledger.OutcomeOpen
 	}
+	out.TraceLink = o.policy.Tracing.LinkTo(c.TraceID)
 	p := o.policy.Privacy
 	if c.ID.Copy {
 		out.Range, out.Rows = veiledRange(p, c.Range), c.Rows

@@ -30,7 +30,7 @@ type UndoLine struct {
 	Reason string    `json:"reason,omitempty"` // why it can't be undone
 	Note   string    `json:"note,omitempty"`
 
-	correction ledger.Correction
+	correction ledger.Recorded
 }
 
 // Undoing is what is to be undone, newest first, and what came of it.
@@ -77,7 +77,7 @@ func (o *Office) PlanUndo(ctx context.Context, q JournalQuery) (*Undoing, error)
 		u.Corrections = append(u.Corrections, l)
 	}
 	for _, id := range f.IDs {
-		if !slices.ContainsFunc(list, func(c ledger.Correction) bool { return c.ID == id }) {
+		if !slices.ContainsFunc(list, func(c ledger.Recorded) bool { return c.ID == id }) {
 			u.Corrections = append(u.Corrections, &UndoLine{ID: id.String(), Reason: "pipeline " + o.policy.Pipeline + " has no such correction: see trickle-consumer corrections"})
 		}
 	}
@@ -88,7 +88,7 @@ func (o *Office) PlanUndo(ctx context.Context, q JournalQuery) (*Undoing, error)
 }
 
 // undoes says what undoing a line of the journal does.
-func undoes(c ledger.Correction) string {
+func undoes(c ledger.Recorded) string {
 	switch {
 	case c.ID.Copy:
 		return fmt.Sprintf("delete the %d rows that nobody has written since", c.Rows)
@@ -185,7 +185,7 @@ func (u *Undoing) Run(ctx context.Context) error {
 // together tries those again that were in each other's way.
 func (u *Undoing) together(ctx context.Context, lines []*UndoLine) error {
 	seen := map[string]bool{}
-	list := make([]ledger.Correction, len(lines))
+	list := make([]ledger.Recorded, len(lines))
 	for i, l := range lines {
 		if list[i] = l.correction; seen[l.correction.KeyJSON] {
 			return nil // two of one row: one after the other only
