@@ -10,14 +10,16 @@ import (
 	"github.com/trickle-verify/trickle/policy"
 )
 
-// Policy is `policy validate` and `policy schema`.
+// Policy is `policy validate`, `policy schema` and `policy plan`.
 func Policy(f *Flags) *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "Check policy files, print their JSON Schema", Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "policy", Short: "Check policy files, print their JSON Schema, work out what one comes to", Args: cobra.NoArgs}
 	c.AddCommand(&cobra.Command{
 		Use: "validate FILE...", Short: "Check policy files: every fault with line and column; exit status 1 when there is one", Args: cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, files []string) error { return validate(c, f, files) },
+		Example: "  trickle policy validate policy.yaml\n  trickle policy validate --format json policies/*.yaml",
+		RunE:    func(c *cobra.Command, files []string) error { return validate(c, f, files) },
 	}, &cobra.Command{
 		Use: "schema", Short: "Print the JSON Schema of the policy, for editors", Args: cobra.NoArgs,
+		Example: "  trickle policy schema > trickle-policy.schema.json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			schema, err := policy.JSONSchema()
 			if err != nil {
@@ -26,7 +28,7 @@ func Policy(f *Flags) *cobra.Command {
 			_, err = fmt.Fprintln(c.OutOrStdout(), string(schema))
 			return err
 		},
-	})
+	}, planCommand(f))
 	return c
 }
 
