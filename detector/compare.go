@@ -16,10 +16,10 @@ import (
 const pageRows = 20_000
 
 // compare checks a range and records what it found.
-func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope, print *tricklepb.Thumbprint) error {
+func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope, r *receipt) error {
+	print := thumbprint(env)
 	rng := message.RangeOf(print.GetRange())
 	leftOut := message.KeysOf(print.GetLeftOut())
-	rules := d.rules()
 	v := entry.Verified{
 		Table: t.Name, Range: rng, RangeID: print.GetRangeId(), Cycle: print.GetCycle(), Ranges: print.GetRanges(), Rows: print.GetRows(), Digest: t.Kind, ReadAt: env.GetReadAt().AsTime(),
 	}
@@ -31,7 +31,7 @@ func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope
 		}
 		if own == (digest.Thumbprint{Rows: print.GetRows(), Sum: print.GetSum()}) {
 			v.Equal = true
-			return d.Ledger.Record(ctx, v, nil, 0)
+			return d.record(ctx, v, nil, r)
 		}
 	}
 	// A resync that walks the whole table finds the keys by itself; and where too many suspects wait that nothing can be proven about, the range is only
@@ -45,13 +45,15 @@ func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope
 		return err
 	}
 	if covered || pending >= d.Pending {
-		return d.Ledger.Record(ctx, v, nil, 0)
+		return d.record(ctx, v, nil, r)
 	}
+	r.looked.Begin = time.Now()
+	asked := d.Spans.Mismatching(ctx, r.picked)
 	var suspects []drift.Suspect
 	if rows := env.GetRows(); rows != nil && alike {
-		suspects, err = d.narrowByRows(ctx, t, env, rows)
+		suspects, err = d.narrowByRows(asked, t, env, rows)
 	} else {
-		suspects, err = d.narrow(ctx, t, rng, leftOut)
+		suspects, err = d.narrow(asked, t, rng, leftOut)
 	}
 	if err != nil && !alike {
 		return errors.Join(err, d.source.WantPortable(ctx, t.Name)) // so that at least the next cycle brings them
@@ -59,12 +61,27 @@ func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope
 	if err != nil {
 		return err
 	}
+	r.looked.End = time.Now()
 	v.Equal = !alike && len(suspects) == 0
+	way := d.way(r, len(suspects))
 	for i := range suspects {
-		suspects[i].RangeID, suspects[i].Range = v.RangeID, rng
+		suspects[i].RangeID, suspects[i].Range, suspects[i].Trace = v.RangeID, rng, way
 	}
 	d.Log.Debug("range differs", "table", t.Name, "range", rng.String(), "suspects", len(suspects))
-	return d.Ledger.Record(ctx, v, suspects, time.Duration(rules.Detect.Confirm.Delay))
+	return d.record(ctx, v, suspects, r)
+}
+
+// record makes what was found durable.
+func (d *Detector) record(ctx context.Context, v entry.Verified, suspects []drift.Suspect, r *receipt) error {
+	var due time.Duration
+	if len(suspects) > 0 {
+		due = time.Duration(d.rules().Detect.Confirm.Delay)
+	}
+	if err := d.Ledger.Record(ctx, v, suspects, due); err != nil {
+		return err
+	}
+	d.traced(ctx, v, len(suspects), r)
+	return nil
 }
 
 // computable tells whether the replica can compute the digests of a message. Where it can't, the publisher that sent it has forgotten that, over a restart, or

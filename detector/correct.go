@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/gate"
 	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/tracing"
 )
 
 // Corrector writes proven drift away: compare-and-set, then confirm until a source read that began after the write agrees. It is safe for
@@ -19,6 +22,9 @@ type Corrector struct {
 	Source  *Source
 	Gate    *gate.Gate // nil: nothing holds writes up
 	Log     *slog.Logger
+	// Spans are made of corrections, with keys as Privacy lets them be shown; nil: none.
+	Spans   *tracing.Spans
+	Privacy func() policy.Privacy
 }
 
 // written is a correction that waits for its confirmation.
@@ -29,16 +35,22 @@ type written struct {
 	now      drift.Observed // what the replica held after the write
 	digest   uint64         // of the source's row that was written; with present false: none
 	present  bool
+	tell     telling
 }
 
 // Correct writes the changes and confirms them. The outcomes are those of the first writes, one for each change. An error after them means that
 // some corrections are not confirmed yet; they are open in the journal, and Resume goes on with them.
 func (c *Corrector) Correct(ctx context.Context, t Table, changes []drift.Change) ([]drift.Outcome, error) {
+	began := time.Now()
 	outcomes, err := c.write(ctx, t, changes)
 	if err != nil {
 		return nil, err
 	}
-	return outcomes, c.confirm(ctx, t, c.pending(changes, outcomes))
+	open := c.pending(t, changes, outcomes)
+	for i := range open {
+		open[i].tell.writes = []tracing.Stretch{tracing.Since(began)}
+	}
+	return outcomes, c.confirm(ctx, t, open)
 }
 
 // write asks the gate first, once more: the source's rows came in answers that the gate has heard, so it knows by now whether they come from a server
@@ -51,20 +63,24 @@ func (c *Corrector) write(ctx context.Context, t Table, changes []drift.Change) 
 		}
 		return held, nil
 	}
+	name(changes)
 	return c.Replica.Write(ctx, t.Name, changes, t.Kind)
 }
 
-func (c *Corrector) pending(changes []drift.Change, outcomes []drift.Outcome) []written {
+func (c *Corrector) pending(t Table, changes []drift.Change, outcomes []drift.Outcome) []written {
 	var out []written
 	for i, o := range outcomes {
 		if o.Result != drift.Written {
 			continue
 		}
 		ch := changes[i]
-		out = append(out, written{entry: o.Entry, kind: ch.Kind(), resyncID: ch.ResyncID, now: o.Replica, digest: ch.Source.Digest, present: ch.Source.Present})
+		out = append(out, written{
+			entry: o.Entry, kind: ch.Kind(), resyncID: ch.ResyncID, now: o.Replica, digest: ch.Source.Digest, present: ch.Source.Present,
+			tell: telling{traceID: ch.TraceID, kept: ch.Trace, columns: o.Columns, confirm: time.Now()},
+		})
 	}
 	if len(out) > 0 {
-		c.Log.Info("corrected", "rows", len(out), "first_correction", out[0].entry, "resync", out[0].resyncID)
+		c.Log.Info("corrected", "table", t.Name, "rows", len(out), "first_correction", out[0].entry, "trace_id", out[0].tell.traceID, "resync", out[0].resyncID)
 	}
 	return out
 }
@@ -92,20 +108,20 @@ func (c *Corrector) confirmOnce(ctx context.Context, t Table, open []written) ([
 	for i, w := range open {
 		keys[i] = w.now.Key
 	}
-	sources, err := c.Source.Refetch(ctx, t, keys, Refetching{DigestsOnly: true})
+	sources, err := c.Source.Refetch(c.confirming(ctx, open), t, keys, Refetching{DigestsOnly: true})
 	if err != nil {
 		return open, err
 	}
-	var agreed []int64
-	var disagree []written
+	var agreed, disagree []written
 	for i, w := range open {
+		w.tell.asked = true
 		if sources[i].Present == w.present && (!w.present || sources[i].Digest == w.digest) {
-			agreed = append(agreed, w.entry)
+			agreed = append(agreed, w)
 		} else {
 			disagree = append(disagree, w)
 		}
 	}
-	if err := c.Ledger.Close(ctx, entry.Confirmed, agreed); err != nil || len(disagree) == 0 {
+	if err := c.closed(ctx, t, entry.Confirmed, agreed); err != nil || len(disagree) == 0 {
 		return disagree, err
 	}
 	return c.again(ctx, t, disagree)
@@ -125,33 +141,45 @@ func (c *Corrector) again(ctx context.Context, t Table, open []written) ([]writt
 	if err != nil {
 		return open, err
 	}
-	var agreed, moved []int64
+	var agreed, moved, rewritten []written
 	var changes []drift.Change
 	for i, w := range open {
 		switch {
 		case sources[i].Present == w.present && (!w.present || sources[i].Digest == w.digest):
-			agreed = append(agreed, w.entry)
+			agreed = append(agreed, w)
 		case observed[i].Present != w.now.Present || observed[i].Version != w.now.Version:
-			moved = append(moved, w.entry)
+			moved = append(moved, w)
 		default:
-			changes = append(changes, drift.Change{Replica: observed[i], Source: sources[i], Rewrites: w.entry, ResyncID: w.resyncID})
+			changes = append(changes, drift.Change{
+				Replica: observed[i], Source: sources[i], Rewrites: w.entry, ResyncID: w.resyncID, TraceID: w.tell.traceID, Trace: w.tell.kept,
+			})
+			rewritten = append(rewritten, w)
 		}
 	}
-	if err := c.Ledger.Close(ctx, entry.Confirmed, agreed); err != nil {
+	if err := c.closed(ctx, t, entry.Confirmed, agreed); err != nil {
 		return open, err
 	}
-	if err := c.Ledger.Close(ctx, entry.Superseded, moved); err != nil {
+	if err := c.closed(ctx, t, entry.Superseded, moved); err != nil {
 		return open, err
 	}
 	if len(changes) == 0 {
 		return nil, nil
 	}
+	began := time.Now()
 	outcomes, err := c.write(ctx, t, changes)
 	if err != nil {
 		return open, err
 	}
 	// What moved in the very last moment, or is held now, is looked at again with the next round of Resume: its entry is still open.
-	return c.pending(changes, outcomes), nil
+	next := c.pending(t, changes, outcomes)
+	n := 0
+	for i, o := range outcomes {
+		if o.Result == drift.Written {
+			next[n].tell = rewritten[i].tell.again(began)
+			n++
+		}
+	}
+	return next, nil
 }
 
 // Resume confirms corrections that were written and never closed, because whoever wrote them died or lost the publisher.
@@ -164,17 +192,19 @@ func (c *Corrector) Resume(ctx context.Context, t Table, open []entry.OpenCorrec
 	if err != nil {
 		return err
 	}
-	var moved []int64
-	var still []written
+	var moved, still []written
 	for i, o := range open {
 		present := o.Kind != drift.Extra
+		w := written{
+			entry: o.Entry, kind: o.Kind, resyncID: o.ResyncID, now: observed[i], digest: observed[i].Digest, present: present, tell: resumed(o),
+		}
 		if observed[i].Present != present || present && observed[i].Version != o.Version {
-			moved = append(moved, o.Entry)
+			moved = append(moved, w)
 			continue
 		}
-		still = append(still, written{entry: o.Entry, kind: o.Kind, resyncID: o.ResyncID, now: observed[i], digest: observed[i].Digest, present: present})
+		still = append(still, w)
 	}
-	if err := c.Ledger.Close(ctx, entry.Superseded, moved); err != nil {
+	if err := c.closed(ctx, t, entry.Superseded, moved); err != nil {
 		return err
 	}
 	return c.confirm(ctx, t, still)

@@ -25,6 +25,7 @@ import (
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/tracing"
 )
 
 // Replica is what is verified. Package replica has the one for Postgres; embed the detector over anything else by implementing it.
@@ -96,6 +97,8 @@ type Parts struct {
 	Self string
 	// NewID names resyncs.
 	NewID func() string
+	// Spans are made of corrections, and of ranges that the publisher picked; nil: none.
+	Spans *tracing.Spans
 	// Pending bounds the suspects that may wait before messages are held; 0 for 20,000.
 	Pending int
 }
@@ -118,7 +121,10 @@ func New(p *policy.Policy, parts Parts) *Detector {
 	}
 	d := &Detector{Parts: parts, policy: p, logged: make(map[string]bool)}
 	d.source = NewSource(parts)
-	d.corrector = &Corrector{Replica: parts.Replica, Ledger: parts.Ledger, Source: d.source, Gate: parts.Gate, Log: parts.Log}
+	d.corrector = &Corrector{
+		Replica: parts.Replica, Ledger: parts.Ledger, Source: d.source, Gate: parts.Gate, Log: parts.Log, Spans: parts.Spans,
+		Privacy: func() policy.Privacy { return d.rules().Privacy },
+	}
 	return d
 }
 
@@ -165,14 +171,15 @@ func (d *Detector) logOnce(what, where string, err error) {
 // Handle deals with one verification message. When it returns nil the message's consequences are durable and its offset may be committed; an error
 // means: try the same message again.
 func (d *Detector) Handle(ctx context.Context, where string, env *tricklepb.Envelope) error {
+	return d.handle(ctx, env, receipt{where: where})
+}
+
+func (d *Detector) handle(ctx context.Context, env *tricklepb.Envelope, r receipt) error {
+	where := r.where
 	if b := env.GetBaseline(); b != nil {
 		return d.baseline(ctx, where, env)
 	}
-	print := env.GetThumbprint()
-	if rows := env.GetRows(); rows != nil {
-		print = rows.GetThumbprint()
-	}
-	if print == nil {
+	if thumbprint(env) == nil {
 		return d.Refuse(ctx, where, errors.New("it is no verification message"))
 	}
 	name, ok := d.Replica.Name(env.GetTable())
@@ -193,12 +200,20 @@ func (d *Detector) Handle(ctx context.Context, where string, env *tricklepb.Enve
 	if err != nil {
 		return d.pauseOrRetry(ctx, env.GetTable(), err)
 	}
-	err = d.compare(ctx, table, env, print)
+	err = d.compare(ctx, table, env, &r)
 	if d.Replica.Stale(err) {
 		d.source.Forget(env.GetTable())
 		return fmt.Errorf("table %s changed while it was compared: %w", env.GetTable(), err)
 	}
 	return err
+}
+
+// thumbprint is that of a verification message; nil where it is none.
+func thumbprint(env *tricklepb.Envelope) *tricklepb.Thumbprint {
+	if rows := env.GetRows(); rows != nil {
+		return rows.GetThumbprint()
+	}
+	return env.GetThumbprint()
 }
 
 // ofTable tells an error that concerns one table from one that would meet any.

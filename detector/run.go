@@ -14,7 +14,10 @@ import (
 
 // Delivery is one verification message as it came in.
 type Delivery struct {
-	Where    string // topic, partition and offset
+	Where string // topic, partition and offset
+	// Headers that it came with, and when the transport took it: for traces, and may be left out.
+	Headers  map[string]string
+	At       time.Time
 	Envelope *tricklepb.Envelope
 	Err      error // why it can't be read or believed; the envelope is nil then
 }
@@ -122,12 +125,13 @@ func (d *Detector) hold(ctx context.Context) error {
 
 func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
 	wait, began := retryFirst, time.Now()
+	receipt := d.receipt(m, began)
 	for try := 1; ; try++ {
 		var err error
 		if m.Err != nil {
 			err = d.Refuse(ctx, m.Where, m.Err)
 		} else {
-			err = d.Handle(ctx, m.Where, m.Envelope)
+			err = d.handle(ctx, m.Envelope, receipt)
 		}
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()

@@ -259,7 +259,7 @@ func listing(env *tricklepb.Envelope, rows []*tricklepb.Row) Listing {
 }
 
 func fetched(env *tricklepb.Envelope, row *tricklepb.Row) drift.Fetched {
-	f := drift.Fetched{Present: !row.GetAbsent(), Version: row.GetVersion(), Digest: row.GetDigest(), Settled: row.GetSettled(), ReadAt: env.GetReadAt().AsTime()}
+	f := drift.Fetched{Present: !row.GetAbsent(), Version: row.GetVersion(), Digest: row.GetDigest(), Settled: row.GetSettled(), ReadAt: env.GetReadAt().AsTime(), LSN: env.GetLsn()}
 	for _, v := range row.GetValues() {
 		f.Values = append(f.Values, v.Text) //nolint:protogetter // the getter would turn NULL into an empty value
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/trickle-verify/trickle/gate"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/tracing"
 )
 
 const (
@@ -96,14 +97,18 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 	for i, s := range suspects {
 		keys[i] = s.Key
 	}
+	look := looks{lag: state.Lag}
+	began := time.Now()
 	observed, err := d.Replica.Observe(ctx, t.Name, keys, t.Kind)
 	if err != nil {
 		return out, err
 	}
+	look.observe, began = tracing.Since(began), time.Now()
 	fetched, err := d.source.Refetch(ctx, t, keys, Refetching{Through: state.Through})
 	if err != nil {
 		return out, err
 	}
+	look.refetch = tracing.Since(began)
 	var found []entry.Discrepancy
 	var changes []drift.Change
 	var proven []drift.Suspect
@@ -121,7 +126,7 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 			if s.ResyncID == "" {
 				found = append(found, entry.Discrepancy{Key: s.Key, Kind: now.Kind(), Range: s.Range, RangeID: s.RangeID})
 			}
-			changes = append(changes, drift.Change{Replica: observed[i], Source: fetched[i], ResyncID: s.ResyncID})
+			changes = append(changes, drift.Change{Replica: observed[i], Source: fetched[i], ResyncID: s.ResyncID, Trace: d.remembering(s, look, fetched[i])})
 			proven = append(proven, s)
 		}
 	}

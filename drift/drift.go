@@ -41,8 +41,9 @@ type Fetched struct {
 	Digest  uint64
 	// Settled: every transaction that wrote this version had ended before the time Through that the request carried.
 	Settled bool
-	// ReadAt is the source's clock after the snapshot.
+	// ReadAt is the source's clock after the snapshot, LSN the position of its log then.
 	ReadAt time.Time
+	LSN    uint64
 	// Values in the order of the schema's columns, in text form, nil for NULL; empty where only the digest was asked for.
 	Values [][]byte
 }
@@ -141,6 +142,7 @@ type Suspect struct {
 	RangeID  uint64
 	ResyncID string // the resync that found it, if one did
 	Attempts int    // rounds of correction it has had
+	Trace    string // what is remembered for its trace; see package tracing
 	Last     *Sighting
 }
 
@@ -154,6 +156,7 @@ type Change struct {
 	Rewrites int64
 	ResyncID string
 	TraceID  string
+	Trace    string // what is remembered for it until the correction is closed; empty: nothing
 }
 
 // Kind is the kind of correction that the change is.
@@ -178,6 +181,7 @@ type Outcome struct {
 	Result  Result
 	Entry   int64    // the journal entry, when Written
 	Replica Observed // what the replica holds now, when Written
+	Columns []string // that differed, when Written in the place of another row; nil also where they are not known
 	Err     error    // when Failed
 }
 

@@ -85,6 +85,17 @@ type OpenCorrection struct {
 	Kind     drift.Kind
 	Version  uint64
 	ResyncID string
+	At       time.Time // that it was written
+	TraceID  string
+	Trace    string // what is remembered for it; see package tracing
+}
+
+// Ended is what came of a resync.
+type Ended struct {
+	Now             bool   // it ended now, and not before
+	State           string // done or failed
+	Requested       time.Time
+	Rows, Corrected int64
 }
 
 // Scopes of a resync.

@@ -21,6 +21,7 @@ type Entry struct {
 	After    *string
 	ResyncID string
 	TraceID  string
+	Trace    string // kept until it is closed; empty: nothing is
 	Version  uint64
 	Rewrites int64 // the entry it supersedes; 0: none
 }
@@ -35,20 +36,20 @@ func (l *Ledger) Journal(ctx context.Context, tx pgx.Tx, table string, entries [
 	keys, kinds := make([]string, n), make([]string, n)
 	keyTexts := make([]string, n)
 	before, after := make([]*string, n), make([]*string, n)
-	resyncs, traces := make([]string, n), make([]string, n)
+	resyncs, traces, kept := make([]string, n), make([]string, n), make([]string, n)
 	versions := make([]int64, n)
 	var rewritten []int64
 	for i, e := range entries {
 		keys[i], kinds[i], before[i], after[i], resyncs[i], traces[i], versions[i] = e.KeyJSON, string(e.Kind), e.Before, e.After, e.ResyncID, e.TraceID, int64(e.Version)
-		keyTexts[i] = arrayLiteral(e.Key)
+		keyTexts[i], kept[i] = arrayLiteral(e.Key), e.Trace
 		if e.Rewrites != 0 {
 			rewritten = append(rewritten, e.Rewrites)
 		}
 	}
-	rows, err := tx.Query(ctx, `INSERT INTO trickle.corrections (pipeline, table_name, key, kind, before, after, resync_id, trace_id, key_text, version)
-		SELECT $1, $2, k::jsonb, kind, b::jsonb, a::jsonb, nullif(r, ''), nullif(t, ''), kt::text[], ver
-		FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[]) WITH ORDINALITY AS e(k, kind, b, a, r, t, kt, ver, n)
-		ORDER BY n RETURNING id`, l.pipeline, table, keys, kinds, before, after, resyncs, traces, keyTexts, versions)
+	rows, err := tx.Query(ctx, `INSERT INTO trickle.corrections (pipeline, table_name, key, kind, before, after, resync_id, trace_id, key_text, version, trace)
+		SELECT $1, $2, k::jsonb, kind, b::jsonb, a::jsonb, nullif(r, ''), nullif(t, ''), kt::text[], ver, nullif(kept, '')
+		FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::text[]) WITH ORDINALITY AS e(k, kind, b, a, r, t, kt, ver, kept, n)
+		ORDER BY n RETURNING id`, l.pipeline, table, keys, kinds, before, after, resyncs, traces, keyTexts, versions, kept)
 	if err != nil {
 		return nil, fmt.Errorf("journalling corrections of %s: %w", table, err)
 	}
@@ -57,7 +58,7 @@ func (l *Ledger) Journal(ctx context.Context, tx pgx.Tx, table string, entries [
 		return nil, fmt.Errorf("journalling corrections of %s: %w", table, err)
 	}
 	if len(rewritten) > 0 {
-		if _, err := tx.Exec(ctx, `UPDATE trickle.corrections SET closed_at = clock_timestamp(), outcome = 'superseded' WHERE id = ANY($1)`, rewritten); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE trickle.corrections SET closed_at = clock_timestamp(), outcome = 'superseded', trace = NULL WHERE id = ANY($1)`, rewritten); err != nil {
 			return nil, fmt.Errorf("closing rewritten corrections of %s: %w", table, err)
 		}
 	}
@@ -69,7 +70,7 @@ func (l *Ledger) Close(ctx context.Context, outcome string, ids []int64) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.corrections SET closed_at = clock_timestamp(), outcome = $2 WHERE id = ANY($1) AND closed_at IS NULL`, ids, outcome)
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.corrections SET closed_at = clock_timestamp(), outcome = $2, trace = NULL WHERE id = ANY($1) AND closed_at IS NULL`, ids, outcome)
 	if err != nil {
 		return fmt.Errorf("closing corrections: %w", err)
 	}
@@ -84,15 +85,16 @@ func (l *Ledger) Open(ctx context.Context, age time.Duration, limit int) (table 
 			FOR UPDATE SKIP LOCKED),
 		taken AS (SELECT id FROM old WHERE table_name = (SELECT table_name FROM old ORDER BY checked_at, id LIMIT 1) ORDER BY checked_at, id LIMIT $3)
 		UPDATE trickle.corrections c SET checked_at = clock_timestamp() FROM taken WHERE c.id = taken.id
-		RETURNING c.table_name, c.id, c.key_text, c.kind, c.version, coalesce(c.resync_id, '')`, l.pipeline, age, limit)
+		RETURNING c.table_name, c.id, c.key_text, c.kind, c.version, coalesce(c.resync_id, ''), c.at, coalesce(c.trace_id, ''), coalesce(c.trace, '')`, l.pipeline, age, limit)
 	if err != nil {
 		return "", nil, fmt.Errorf("looking for unconfirmed corrections: %w", err)
 	}
 	var id, version int64
 	var key []string
-	var kind, resyncID string
-	_, err = pgx.ForEachRow(rows, []any{&table, &id, &key, &kind, &version, &resyncID}, func() error {
-		open = append(open, entry.OpenCorrection{Entry: id, Key: key, Kind: drift.Kind(kind), Version: uint64(version), ResyncID: resyncID})
+	var kind, resyncID, traceID, trace string
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&table, &id, &key, &kind, &version, &resyncID, &at, &traceID, &trace}, func() error {
+		open = append(open, entry.OpenCorrection{Entry: id, Key: key, Kind: drift.Kind(kind), Version: uint64(version), ResyncID: resyncID, At: at, TraceID: traceID, Trace: trace})
 		key = nil
 		return nil
 	})

@@ -183,14 +183,19 @@ func (l *Ledger) Drop(ctx context.Context, id string, n int) error {
 }
 
 // End closes a resync; an empty failure means that it is done.
-func (l *Ledger) End(ctx context.Context, id, failure string) error {
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.resyncs SET state = CASE WHEN $2 = '' AND refused = 0 THEN 'done' ELSE 'failed' END,
+func (l *Ledger) End(ctx context.Context, id, failure string) (entry.Ended, error) {
+	out := entry.Ended{Now: true}
+	err := l.pool.QueryRow(ctx, `UPDATE trickle.resyncs SET state = CASE WHEN $2 = '' AND refused = 0 THEN 'done' ELSE 'failed' END,
 		failure = coalesce(nullif($2, ''), CASE WHEN refused > 0 THEN refused || ' rows were refused by the replica; the last reason stands with the table' END), ended_at = clock_timestamp(),
-		corrected = (SELECT count(*) FROM trickle.corrections WHERE resync_id = $1) + (SELECT coalesce(sum(c.rows), 0) FROM trickle.copies c WHERE c.resync_id = $1) WHERE id = $1 AND state = 'running'`, id, failure)
-	if err != nil {
-		return fmt.Errorf("ending resync %s: %w", id, err)
+		corrected = (SELECT count(*) FROM trickle.corrections WHERE resync_id = $1) + (SELECT coalesce(sum(c.rows), 0) FROM trickle.copies c WHERE c.resync_id = $1) WHERE id = $1 AND state = 'running'
+		RETURNING state, requested_at, rows, corrected`, id, failure).Scan(&out.State, &out.Requested, &out.Rows, &out.Corrected)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return entry.Ended{}, nil // somebody else ended it
 	}
-	return nil
+	if err != nil {
+		return entry.Ended{}, fmt.Errorf("ending resync %s: %w", id, err)
+	}
+	return out, nil
 }
 
 // Covers reports whether a running resync of the table takes the whole of it.

@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS trickle.corrections (
     before     jsonb,                         -- NULL: there was no row
     after      jsonb,                         -- NULL: there is no row now
     trace_id   text,
+    trace      text,                          -- what its trace is made of, until it is closed
     resync_id  text,
     closed_at  timestamptz,                   -- NULL: written, not yet confirmed
     outcome    text CHECK (outcome IN ('confirmed', 'superseded')),
@@ -25,6 +26,12 @@ CREATE TABLE IF NOT EXISTS trickle.corrections (
     key_text   text[] NOT NULL,               -- the key as it travels
     version    bigint NOT NULL                -- xmin of the row that was written
 );
+DO $$ BEGIN
+    -- For a ledger from before corrections were traced.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.corrections'::regclass AND attname = 'trace' AND NOT attisdropped) THEN
+        ALTER TABLE trickle.corrections ADD COLUMN trace text;
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS corrections_open ON trickle.corrections (checked_at) WHERE closed_at IS NULL;
 CREATE INDEX IF NOT EXISTS corrections_at ON trickle.corrections (pipeline, at);
 
@@ -149,8 +156,15 @@ CREATE TABLE IF NOT EXISTS trickle.suspects (
     source_version  bigint NOT NULL,
     source_digest   bigint NOT NULL,
     source_read_at  timestamptz,
+    trace           text,                     -- what its correction's trace is to begin with
     PRIMARY KEY (pipeline, table_name, key)
 );
+DO $$ BEGIN
+    -- For a ledger from before corrections were traced.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.suspects'::regclass AND attname = 'trace' AND NOT attisdropped) THEN
+        ALTER TABLE trickle.suspects ADD COLUMN trace text;
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS suspects_due ON trickle.suspects (pipeline, due);
 
 -- Proven discrepancies: the sliding window. One row a key, so that two detectors, or a message seen twice, count once.

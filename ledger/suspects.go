@@ -27,18 +27,18 @@ func (l *Ledger) suspect(ctx context.Context, tx pgx.Tx, table string, suspects 
 			through = &s.Last.Through
 		}
 		b.Queue(`INSERT INTO trickle.suspects AS s (pipeline, table_name, key, range_id, lo, hi, resync_id, due, attempts, through,
-				replica_present, replica_version, replica_digest, source_present, source_version, source_digest, source_read_at)
-			VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), clock_timestamp() + $8::interval, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+				replica_present, replica_version, replica_digest, source_present, source_version, source_digest, source_read_at, trace)
+			VALUES ($1, $2, $3, $4, $5, $6, nullif($7, ''), clock_timestamp() + $8::interval, $9, $10, $11, $12, $13, $14, $15, $16, $17, nullif($18, ''))
 			ON CONFLICT (pipeline, table_name, key) DO UPDATE SET due = excluded.due, attempts = greatest(s.attempts, excluded.attempts), through = excluded.through,
 				resync_id = coalesce(excluded.resync_id, s.resync_id), replica_present = excluded.replica_present, replica_version = excluded.replica_version,
 				replica_digest = excluded.replica_digest, source_present = excluded.source_present, source_version = excluded.source_version,
-				source_digest = excluded.source_digest, source_read_at = excluded.source_read_at
+				source_digest = excluded.source_digest, source_read_at = excluded.source_read_at, trace = coalesce(excluded.trace, s.trace)
 			-- An untouched replica row keeps its older sighting: the sooner CDC has passed it. One that only named the key was never passed.
 			WHERE s.attempts < excluded.attempts OR excluded.source_read_at < coalesce(s.source_read_at, 'infinity') OR (s.replica_present, s.replica_version, s.source_present, s.source_version) IS DISTINCT FROM
 				(excluded.replica_present, excluded.replica_version, excluded.source_present, excluded.source_version)`,
 			l.pipeline, table, array(s.Key), int64(s.RangeID), array(s.Range.Lo), array(s.Range.Hi), s.ResyncID, due, s.Attempts, through,
 			s.Last.Replica.Present, int64(s.Last.Replica.Version), int64(s.Last.Replica.Digest),
-			s.Last.Source.Present, int64(s.Last.Source.Version), int64(s.Last.Source.Digest), readAt)
+			s.Last.Source.Present, int64(s.Last.Source.Version), int64(s.Last.Source.Digest), readAt, s.Trace)
 		if s.ResyncID != "" { // it is the resync's, whichever sighting stays
 			b.Queue(`UPDATE trickle.suspects SET resync_id = $4 WHERE pipeline = $1 AND table_name = $2 AND key = $3 AND resync_id IS DISTINCT FROM $4`, l.pipeline, table, array(s.Key), s.ResyncID)
 		}
@@ -65,17 +65,17 @@ func (l *Ledger) Due(ctx context.Context, limit int, lease time.Duration) (table
 			WHERE s.pipeline = $1 AND s.due <= clock_timestamp() ORDER BY s.due LIMIT $2 FOR UPDATE OF s SKIP LOCKED)
 		UPDATE trickle.suspects s SET due = clock_timestamp() + $3::interval FROM taken WHERE s.ctid = taken.ctid
 		RETURNING s.table_name, s.key, s.range_id, s.lo, s.hi, coalesce(s.resync_id, ''), s.attempts, s.through, s.replica_present, s.replica_version,
-			s.replica_digest, s.source_present, s.source_version, s.source_digest, s.source_read_at`, l.pipeline, limit, lease)
+			s.replica_digest, s.source_present, s.source_version, s.source_digest, s.source_read_at, coalesce(s.trace, '')`, l.pipeline, limit, lease)
 	if err != nil {
 		return "", nil, fmt.Errorf("taking suspects: %w", err)
 	}
 	var key, lo, hi []string
 	var rangeID, rv, rd, sv, sd int64
-	var resyncID string
+	var resyncID, trace string
 	var attempts int
 	var through, readAt *time.Time
 	var rp, sp bool
-	_, err = pgx.ForEachRow(rows, []any{&table, &key, &rangeID, &lo, &hi, &resyncID, &attempts, &through, &rp, &rv, &rd, &sp, &sv, &sd, &readAt}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&table, &key, &rangeID, &lo, &hi, &resyncID, &attempts, &through, &rp, &rv, &rd, &sp, &sv, &sd, &readAt, &trace}, func() error {
 		s := drift.Sighting{
 			Replica: drift.Observed{Key: key, Present: rp, Version: uint64(rv), Digest: uint64(rd)},
 			Source:  drift.Fetched{Present: sp, Version: uint64(sv), Digest: uint64(sd)},
@@ -86,7 +86,7 @@ func (l *Ledger) Due(ctx context.Context, limit int, lease time.Duration) (table
 		if readAt != nil {
 			s.Source.ReadAt = readAt.UTC()
 		}
-		suspects = append(suspects, drift.Suspect{Key: key, Range: message.Range{Lo: lo, Hi: hi}, RangeID: uint64(rangeID), ResyncID: resyncID, Attempts: attempts, Last: &s})
+		suspects = append(suspects, drift.Suspect{Key: key, Range: message.Range{Lo: lo, Hi: hi}, RangeID: uint64(rangeID), ResyncID: resyncID, Attempts: attempts, Trace: trace, Last: &s})
 		key, lo, hi = nil, nil, nil
 		return nil
 	})

@@ -120,7 +120,8 @@ func TestRequestRules(t *testing.T) {
 					t.Fatalf("before: %v, %v", made, err)
 				}
 				if c.ended {
-					must(t, l.End(t.Context(), w.ID, ""))
+					_, err := l.End(t.Context(), w.ID, "")
+					must(t, err)
 				}
 			}
 			made, err := l.Request(t.Context(), c.wish)
@@ -179,8 +180,14 @@ func TestAResyncGoesOnWhereItWas(t *testing.T) {
 	must(t, l.Finish(t.Context(), "r", entry.Piece{N: 1}, 1))
 	must(t, l.Finish(t.Context(), "r", entry.Piece{N: 2}, 1))
 	take(0, "")
-	must(t, l.End(t.Context(), "r", ""))
-	must(t, l.End(t.Context(), "r", "too late"))
+	for _, now := range []bool{true, false} { // then it is too late
+		failure := map[bool]string{false: "too late"}[now]
+		end, err := l.End(t.Context(), "r", failure)
+		must(t, err)
+		if end.Now != now || now && (end.State != "done" || end.Rows != 9 || end.Requested.IsZero()) {
+			t.Errorf("ended as %+v, want now %v", end, now)
+		}
+	}
 	if got := one[string](t, pool, `SELECT state || rows || coalesce(failure, '') FROM trickle.resyncs`); got != "done9" {
 		t.Errorf("ended as %s", got)
 	}

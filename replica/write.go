@@ -347,7 +347,7 @@ func (w *writing) update(ctx context.Context, c *pgconn.PgConn) error {
 // wrote notes one written row: its outcome and its journal entry.
 func (w *writing) wrote(i int, before, after *postgres.Image) error {
 	ch := w.changes[w.idx[i]]
-	e := ledger.Entry{Key: ch.Replica.Key, Kind: ch.Kind(), ResyncID: ch.ResyncID, TraceID: ch.TraceID, Rewrites: ch.Rewrites}
+	e := ledger.Entry{Key: ch.Replica.Key, Kind: ch.Kind(), ResyncID: ch.ResyncID, TraceID: ch.TraceID, Trace: ch.Trace, Rewrites: ch.Rewrites}
 	now := drift.Observed{Key: ch.Replica.Key}
 	if before != nil {
 		e.Before, e.KeyJSON = &before.JSON, before.KeyJSON
@@ -360,6 +360,9 @@ func (w *writing) wrote(i int, before, after *postgres.Image) error {
 		now.Present, now.Version, now.Digest = true, after.Version, after.Digest
 	}
 	w.done[i] = drift.Outcome{Result: drift.Written, Replica: now}
+	if before != nil && after != nil {
+		w.done[i].Columns = differing(before.JSON, after.JSON)
+	}
 	w.entries = append(w.entries, e)
 	w.entryOf = append(w.entryOf, i)
 	return nil

@@ -32,6 +32,7 @@ import (
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/tracing"
 )
 
 // Ledger is where resyncs are kept; see package ledger.
@@ -41,7 +42,7 @@ type Ledger interface {
 	Take(ctx context.Context, id string, lease time.Duration) (entry.Piece, int, bool, error)
 	Finish(ctx context.Context, id string, p entry.Piece, rows int) error
 	Drop(ctx context.Context, id string, n int) error
-	End(ctx context.Context, id, failure string) error
+	End(ctx context.Context, id, failure string) (entry.Ended, error)
 	Braked(ctx context.Context) (string, error)
 	Suspect(ctx context.Context, table string, suspects []drift.Suspect, due time.Duration) error
 	Suspects(ctx context.Context, resyncID string) (int, error)
@@ -88,6 +89,8 @@ type Parts struct {
 	Snapshots Snapshots
 	// Policy gives the one in force.
 	Policy func() *policy.Policy
+	// Spans are made of resyncs and of their ranges; nil: none.
+	Spans *tracing.Spans
 }
 
 // Runner works on whatever resyncs the ledger has running.
@@ -236,7 +239,23 @@ func (r *Runner) failed(ctx context.Context, s entry.Resync, err error) error {
 		return errors.Join(fmt.Errorf("resync %s of %s: %w", s.ID, s.Table, err), r.Ledger.Note(ctx, s.ID, err.Error()))
 	}
 	r.Log.Error("giving up on a resync", "resync", s.ID, "table", s.Table, "err", err)
-	return r.Ledger.End(ctx, s.ID, err.Error())
+	return r.ended(ctx, s, err.Error())
+}
+
+// ended closes a resync, and its trace.
+func (r *Runner) ended(ctx context.Context, s entry.Resync, failure string) error {
+	end, err := r.Ledger.End(ctx, s.ID, failure)
+	if err != nil || !end.Now {
+		return err
+	}
+	via := policy.ViaSideChannel
+	if s.Snapshot {
+		via = policy.ViaDebezium
+	}
+	r.Spans.Resynced(ctx, tracing.Resynced{
+		ID: s.ID, Scope: s.Scope, Table: s.Table, Reason: s.Reason, Via: via, State: end.State, Requested: end.Requested, Rows: end.Rows, Corrected: end.Corrected,
+	})
+	return nil
 }
 
 // plan cuts a resync into ranges: by bytes, and at no cost, where there is nothing in the replica to compare with.
@@ -308,7 +327,7 @@ func (r *Runner) end(ctx context.Context, s entry.Resync) (bool, error) {
 		return false, err
 	}
 	r.Log.Info("resync is done", "resync", s.ID, "scope", s.Scope, "table", s.Table)
-	return true, r.Ledger.End(ctx, s.ID, "")
+	return true, r.ended(ctx, s, "")
 }
 
 // next takes one range and walks it.
@@ -327,8 +346,13 @@ func (r *Runner) next(ctx context.Context, s entry.Resync, t detector.Table) (bo
 	if s.Snapshot && r.Debezium != nil {
 		run = w.sweep
 	}
-	if err := run(ctx); err != nil {
+	began := time.Now()
+	if err := run(r.Spans.Walking(ctx, s.ID, piece.N)); err != nil {
 		return false, errors.Join(err, r.Ledger.Drop(context.WithoutCancel(ctx), s.ID, piece.N))
 	}
-	return true, r.Ledger.Finish(ctx, s.ID, w.piece, w.rows)
+	if err := r.Ledger.Finish(ctx, s.ID, w.piece, w.rows); err != nil {
+		return true, err
+	}
+	r.Spans.Walked(ctx, tracing.Walked{ResyncID: s.ID, N: piece.N, Took: tracing.Since(began), Table: s.Table, Rows: w.rows, Differing: w.piece.Differing})
+	return true, nil
 }

@@ -93,7 +93,7 @@ func (r *Runner) advance(ctx context.Context, s entry.Resync, snap entry.Snapsho
 		return r.applied(ctx, s, snap)
 	case entry.SnapshotRefused:
 		r.Log.Error("giving up on a resync", "resync", s.ID, "table", s.Table, "err", snap.Failure)
-		return r.Ledger.End(ctx, s.ID, snap.Failure)
+		return r.ended(ctx, s, snap.Failure)
 	default: // paused, by somebody who has a reason
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/digest"
@@ -13,6 +14,7 @@ import (
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -51,7 +53,8 @@ func (s *Scanner) Scan(ctx context.Context, job Job) (Scanned, error) {
 		return r.read(ctx, c)
 	})
 	s.noticed.look(s.Source.Seen(), s.Log)
-	out := Scanned{SourceTime: time.Since(began)}
+	read := tracing.Since(began)
+	out := Scanned{SourceTime: read.End.Sub(read.Begin)}
 	if err != nil {
 		return out, s.failed(job.Table, err)
 	}
@@ -68,9 +71,14 @@ func (s *Scanner) Scan(ctx context.Context, job Job) (Scanned, error) {
 		return out, err
 	}
 	key := job.Table + "/" + strconv.FormatUint(job.Range.ID, 16)
-	if err := s.Sender.Send(ctx, transport.Record{Topic: topic, Key: []byte(key), Value: value}); err != nil {
+	var picked trace.TraceID
+	if s.Spans.Pick(float64(p.Tracing.Sample)) {
+		picked = tracing.NewTrace()
+	}
+	if err := s.Sender.Send(ctx, transport.Record{Topic: topic, Key: []byte(key), Value: value, Headers: s.Spans.Message(read, picked)}); err != nil {
 		return out, err
 	}
+	s.Spans.Published(ctx, picked, job.Table, tracing.Scanned{Scan: read, Publish: tracing.Since(read.End), LSN: env.GetLsn(), Rows: r.scan.Print.Rows})
 	out.Bytes = int64(len(value))
 	out.Ranges = []cursor.Range{r.verified()}
 	return out, nil

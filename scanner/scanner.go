@@ -24,6 +24,7 @@ import (
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -46,6 +47,8 @@ type Parts struct {
 	Codec    message.Codec
 	Samples  Samples
 	Log      *slog.Logger
+	// Spans are made of ranges that the policy has traced; nil: none.
+	Spans *tracing.Spans
 }
 
 // Scanner reads one source. It is safe for concurrent use.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -185,6 +186,7 @@ func (c *Client) Ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.E
 	if err != nil {
 		return nil, err
 	}
+	headers := tracing.Question(ctx)
 	answer := make(chan *tricklepb.Envelope, 1)
 	c.mu.Lock()
 	c.waiting[request.GetId()] = answer
@@ -195,7 +197,7 @@ func (c *Client) Ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.E
 		c.mu.Unlock()
 	}()
 	for {
-		record := transport.Record{Topic: c.topics.Requests(), Key: []byte(request.GetId()), Value: value}
+		record := transport.Record{Topic: c.topics.Requests(), Key: []byte(request.GetId()), Value: value, Headers: headers}
 		if err := c.bus.Send(ctx, record); err != nil {
 			return nil, fmt.Errorf("asking the publisher about %s: %w", subject(env), err)
 		}

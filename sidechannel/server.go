@@ -15,6 +15,7 @@ import (
 
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -35,8 +36,9 @@ type Handler interface {
 // ServerOptions of a Server. Pipeline is required.
 type ServerOptions struct {
 	Pipeline    string
-	Concurrency int           // requests that are answered at the same time; default 8
-	ReplyWithin time.Duration // how long sending one answer may take; default 10 s
+	Concurrency int            // requests that are answered at the same time; default 8
+	ReplyWithin time.Duration  // how long sending one answer may take; default 10 s
+	Spans       *tracing.Spans // nil: none are made
 	Logger      *slog.Logger
 }
 
@@ -194,9 +196,17 @@ func (s *Server) read(r transport.Record) (*tricklepb.Envelope, error) {
 
 // answer answers one request. An answer that can't be sent in time is given up, so that a consumer without a topic holds nobody up.
 func (s *Server) answer(ctx context.Context, request *tricklepb.Envelope, headers map[string]string) {
+	began := time.Now()
 	reply := s.handler.Answer(ctx, request)
 	if ctx.Err() != nil {
 		return // it comes again, after the restart
+	}
+	if s.options.Spans.On() && len(headers) > 0 {
+		defer func() {
+			s.options.Spans.Answered(ctx, headers, tracing.Answered{
+				ID: request.GetId(), Request: asks(request), Table: request.GetTable(), Took: tracing.Since(began), LSN: reply.GetLsn(),
+			})
+		}()
 	}
 	err := s.send(ctx, request, reply, headers)
 	if unsendable(err) {
@@ -240,7 +250,26 @@ func (s *Server) send(ctx context.Context, request, reply *tricklepb.Envelope, h
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnencodable, err)
 	}
-	return s.bus.Send(bounded, transport.Record{Topic: topic, Key: []byte(reply.GetId()), Value: value, Headers: headers})
+	return s.bus.Send(bounded, transport.Record{Topic: topic, Key: []byte(reply.GetId()), Value: value, Headers: tracing.Echo(headers)})
+}
+
+// asks names what a request asks for.
+func asks(request *tricklepb.Envelope) string {
+	switch request.GetBody().(type) {
+	case *tricklepb.Envelope_HelloRequest:
+		return "hello"
+	case *tricklepb.Envelope_KeyDigestsRequest:
+		return "key digests"
+	case *tricklepb.Envelope_RefetchRequest:
+		return "refetch"
+	case *tricklepb.Envelope_CopyRequest:
+		return "copy"
+	case *tricklepb.Envelope_BoundariesRequest:
+		return "boundaries"
+	case *tricklepb.Envelope_PathRequest:
+		return "path"
+	}
+	return ""
 }
 
 func (s *Server) forgetOld() {

@@ -83,7 +83,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	}
 	t.metrics = sdkmetric.NewMeterProvider(options...)
 	if spans != nil {
-		t.traces = sdktrace.NewTracerProvider(sdktrace.WithBatcher(spans), sdktrace.WithResource(about))
+		t.traces = sdktrace.NewTracerProvider(sdktrace.WithBatcher(spans, batching()...), sdktrace.WithResource(about), sdktrace.WithIDGenerator(generator{}))
 	}
 	return t, nil
 }

@@ -43,7 +43,7 @@ func TestMetricsAreOfOnePipeline(t *testing.T) {
 }
 
 // Nothing is sent unless a variable asks for it, and a variable that can't be followed is named.
-func TestVariablesDecideWhatIsSent(t *testing.T) { //nolint:paralleltest // it sets variables
+func TestVariablesDecideWhatIsSent(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		env    map[string]string

@@ -26,6 +26,7 @@ import (
 	"github.com/trickle-verify/trickle/scanner"
 	"github.com/trickle-verify/trickle/sidechannel"
 	"github.com/trickle-verify/trickle/status"
+	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -48,6 +49,7 @@ type replicaWiring struct {
 	pool     *pgxpool.Pool
 	identity postgres.Identity
 	bus      transport.Bus
+	spans    *tracing.Spans
 }
 
 func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWiring) (*consumer, error) {
@@ -76,10 +78,10 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 	}
 	rep := replica.New(w.pool, c.ledger, replica.Options{Map: c.mapping, Write: func() replica.Writing { return writing(c.policy.Load()) }})
 	c.detector = detector.New(p, detector.Parts{
-		Replica: rep, Ledger: c.ledger, Asker: c.client, Gate: c.gate, Log: s.Log, Self: w.identity.String(), NewID: newID,
+		Replica: rep, Ledger: c.ledger, Asker: c.client, Gate: c.gate, Log: s.Log, Self: w.identity.String(), NewID: newID, Spans: w.spans,
 	})
 	parts := resync.Parts{
-		Ledger: c.ledger, Source: c.detector.Source(), Replica: rep, Corrector: c.detector.Corrector(), Copier: rep, Gate: c.gate, Log: s.Log, Policy: c.policy.Load,
+		Ledger: c.ledger, Source: c.detector.Source(), Replica: rep, Corrector: c.detector.Corrector(), Copier: rep, Gate: c.gate, Log: s.Log, Policy: c.policy.Load, Spans: w.spans,
 	}
 	if kafka, ok := w.bus.(debezium.Bus); ok {
 		parts.Debezium, parts.Snapshots = &debezium.Line{Bus: kafka, Group: message.Topics{Pipeline: p.Pipeline}.DebeziumGroup(name), Log: s.Log}, c.ledger
@@ -157,6 +159,7 @@ func (i inbox) Fetch(ctx context.Context) ([]detector.Delivery, error) {
 	out := make([]detector.Delivery, len(records))
 	for n, r := range records {
 		out[n].Where = fmt.Sprintf("%s/%d@%d", r.Topic, r.Partition, r.Offset)
+		out[n].Headers, out[n].At = r.Headers, r.At
 		out[n].Envelope, out[n].Err = i.codec.Decode(r.Topic, r.Value)
 	}
 	return out, err
@@ -173,7 +176,7 @@ func Consumer(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
-	c, err := newConsumer(ctx, s, g.policy, replicaWiring{g.pool, g.identity, g.bus})
+	c, err := newConsumer(ctx, s, g.policy, replicaWiring{g.pool, g.identity, g.bus, tracing.New(g.telemetry.Tracer())})
 	if err != nil {
 		return err
 	}
@@ -264,11 +267,12 @@ func Single(ctx context.Context, s Settings) error {
 			s.Log.Error("saving the cursors", "err", err)
 		}
 	})
-	pub, err := newPublisher(ctx, s, p, sourceWiring{source, primary, sourceID, bus, cursor.Sole{Single: store}})
+	spans := tracing.New(tell.Tracer())
+	pub, err := newPublisher(ctx, s, p, sourceWiring{source, primary, sourceID, bus, cursor.Sole{Single: store}, spans})
 	if err != nil {
 		return err
 	}
-	con, err := newConsumer(ctx, s, p, replicaWiring{rep, replicaID, bus})
+	con, err := newConsumer(ctx, s, p, replicaWiring{rep, replicaID, bus, spans})
 	if err != nil {
 		return err
 	}

@@ -307,7 +307,7 @@ func (r *restoration) prove(ctx context.Context, since time.Time) error {
 	if r.options.PlayForward {
 		own = message.Topics{Pipeline: r.policy.Pipeline}.PlayGroup(r.consumer)
 	}
-	c, err := newConsumer(ctx, r.Settings, provingPolicy(r.policy, own), replicaWiring{r.pool, r.identity, r.kafka})
+	c, err := newConsumer(ctx, r.Settings, provingPolicy(r.policy, own), replicaWiring{pool: r.pool, identity: r.identity, bus: r.kafka})
 	if err != nil {
 		return err
 	}

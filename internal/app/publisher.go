@@ -22,6 +22,7 @@ import (
 	"github.com/trickle-verify/trickle/sidechannel"
 	"github.com/trickle-verify/trickle/slot"
 	"github.com/trickle-verify/trickle/status"
+	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -65,7 +66,7 @@ type publisher struct {
 func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWiring) (*publisher, error) {
 	samples := new(scheduler.Samples)
 	source := postgres.NewStandbySource(w.pool, w.primary)
-	scan := scanner.New(p, scanner.Parts{Source: source, Identity: w.identity, Sender: w.bus, Codec: s.codec(), Samples: samples, Log: s.Log})
+	scan := scanner.New(p, scanner.Parts{Source: source, Identity: w.identity, Sender: w.bus, Codec: s.codec(), Samples: samples, Log: s.Log, Spans: w.spans})
 	if err := usable(ctx, scan); err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 	watch := slot.New(postgres.NewSource(cmp.Or(w.primary, w.pool))) // CDC reads the primary
 	pub := &publisher{
 		policy: p, identity: w.identity, scanner: scan, scheduler: sched, slot: watch, settings: s, source: source, reload: newReload(p),
-		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log}),
+		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log, Spans: w.spans}),
 	}
 	if logs, ok := w.bus.(logReader); ok {
 		if err := s.viewOpens(ctx, p); err != nil {
@@ -99,6 +100,7 @@ type sourceWiring struct {
 	identity postgres.Identity
 	bus      transport.Bus
 	store    scheduler.Store
+	spans    *tracing.Spans
 }
 
 // loads measures the source for the scheduler's backoff.
@@ -186,7 +188,7 @@ func Publisher(ctx context.Context, s Settings) error {
 			s.Log.Warn("leaving the other publishers", "err", err)
 		}
 	})
-	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, primary, g.identity, g.bus, store})
+	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, primary, g.identity, g.bus, store, tracing.New(g.telemetry.Tracer())})
 	if err != nil {
 		return err
 	}

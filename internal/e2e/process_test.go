@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	patience  = 90 * time.Second // for what must happen by itself
+	patience  = 90 * time.Second  // for what must happen by itself
 	shortRun  = 120 * time.Second // for a command that ends by itself
-	graceful  = 30 * time.Second // for a process that was asked to end
+	graceful  = 30 * time.Second  // for a process that was asked to end
 	pollEvery = 100 * time.Millisecond
 )
 
@@ -81,7 +81,7 @@ func start(t *testing.T, c command) *process {
 	p.cmd.Dir = t.TempDir()
 	p.cmd.SysProcAttr = dieWithUs()
 	for _, e := range os.Environ() { // without settings that whoever runs the tests may have
-		if !strings.HasPrefix(e, "TRICKLE_") && !strings.HasPrefix(e, "PG") {
+		if !strings.HasPrefix(e, "TRICKLE_") && !strings.HasPrefix(e, "PG") && !strings.HasPrefix(e, "OTEL_") {
 			p.cmd.Env = append(p.cmd.Env, e)
 		}
 	}
