@@ -12,114 +12,8 @@ import (
 	"github.com/trickle-verify/trickle/policy"
 )
 
-const root = "../.."
-
 // notYet is the heading under which documents list what does not exist; what its tables name first must not.
 const notYet = "Not in this version"
-
-// document is a Markdown file as far as the tests look at it.
-type document struct {
-	path   string
-	text   string
-	blocks []block
-	spans  []span
-}
-
-// block is a fenced or indented piece of code.
-type block struct {
-	language string
-	text     string
-}
-
-// span is a piece of code within a line.
-type span struct {
-	text   string
-	absent bool // it names what is not in this version
-}
-
-var (
-	codeSpan = regexp.MustCompile("`([^`]+)`")
-	heading  = regexp.MustCompile(`^#+ +(.*)$`)
-)
-
-func documents(t *testing.T) []document {
-	t.Helper()
-	var paths []string
-	for _, pattern := range []string{"*.md", "docs/*.md", "bench/*.md", "deploy/*/*.md"} {
-		found, err := filepath.Glob(filepath.Join(root, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
-		paths = append(paths, found...)
-	}
-	if len(paths) < 8 {
-		t.Fatalf("found only %d documents: %v", len(paths), paths)
-	}
-	docs := make([]document, len(paths))
-	for i, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		docs[i] = parse(path, string(text))
-	}
-	return docs
-}
-
-func parse(path, text string) document {
-	d := document{path: path, text: text}
-	fenced, absent := false, false
-	var current *block
-	for line := range strings.Lines(text) {
-		indented := strings.HasPrefix(line, "    ")
-		switch {
-		case strings.HasPrefix(line, "```"):
-			if fenced = !fenced; fenced {
-				d.blocks = append(d.blocks, block{language: strings.TrimSpace(strings.TrimLeft(line, "`"))})
-				current = &d.blocks[len(d.blocks)-1]
-			} else {
-				current = nil
-			}
-		case fenced:
-			current.text += line
-		case indented:
-			if current == nil {
-				d.blocks = append(d.blocks, block{})
-				current = &d.blocks[len(d.blocks)-1]
-			}
-			current.text += line
-		default:
-			current = nil
-			if h := heading.FindStringSubmatch(strings.TrimSpace(line)); h != nil {
-				absent = h[1] == notYet
-			}
-			first, _, _ := strings.Cut(strings.TrimPrefix(line, "|"), "|")
-			for _, m := range codeSpan.FindAllStringSubmatch(line, -1) {
-				d.spans = append(d.spans, span{m[1], absent && strings.Contains(first, m[0])})
-			}
-		}
-	}
-	return d
-}
-
-func TestEveryPolicyInTheDocumentsIsValid(t *testing.T) {
-	t.Parallel()
-	n := 0
-	for _, d := range documents(t) {
-		for _, b := range d.blocks {
-			if b.language != "yaml" {
-				continue
-			}
-			n++
-			if _, warnings, err := policy.Parse(d.path, []byte(b.text)); err != nil || len(warnings) > 0 {
-				t.Errorf("this policy is not one to recommend: %v %v\n%s", err, warnings, b.text)
-			}
-		}
-	}
-	if n < 2 {
-		t.Errorf("found %d policies: the README and the quick start have one each", n)
-	}
-}
 
 // Fragments such as `gate: {assume_lag: 1m}` are completed to a policy.
 func TestEveryPieceOfAPolicyIsValid(t *testing.T) {
@@ -179,14 +73,9 @@ type program struct {
 	helps  map[string]string // what was asked before
 }
 
-func programs(t *testing.T) map[string]*program {
-	t.Helper()
-	dir := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", dir+string(filepath.Separator), root+"/cmd/...").CombinedOutput(); err != nil {
-		t.Fatalf("building the commands: %v\n%s", err, out)
-	}
+func programs() map[string]*program {
 	of := func(name string) *program {
-		return &program{binary: filepath.Join(dir, name), helps: make(map[string]string)}
+		return &program{binary: filepath.Join(os.Getenv(binaries), name), helps: make(map[string]string)}
 	}
 	return map[string]*program{"trickle": of("trickle"), "trickle-consumer": of("trickle-consumer")}
 }
@@ -274,7 +163,7 @@ func invocation(line string) (name string, words []string, ok bool) {
 
 func TestEveryCommandInTheDocumentsExists(t *testing.T) {
 	t.Parallel()
-	programs := programs(t)
+	programs := programs()
 	n := 0
 	for _, d := range documents(t) {
 		for _, b := range d.blocks {
@@ -315,7 +204,7 @@ func TestEveryCommandInTheDocumentsExists(t *testing.T) {
 // The test above rests on what help texts look like; this one fails when that changes and nothing would be found any more.
 func TestAFaultInACommandIsSeen(t *testing.T) {
 	t.Parallel()
-	programs := programs(t)
+	programs := programs()
 	for _, c := range []struct {
 		line  string
 		fault string // part of it; empty: none
@@ -413,9 +302,9 @@ func TestEveryLinkLeadsSomewhere(t *testing.T) {
 			}
 			n++
 			file, anchor, _ := strings.Cut(m[1], "#")
-			target := d.path
+			target := d.file()
 			if file != "" {
-				target = filepath.Join(filepath.Dir(d.path), file)
+				target = filepath.Join(filepath.Dir(d.file()), file)
 			}
 			text, err := os.ReadFile(target)
 			if info, dirErr := os.Stat(target); dirErr == nil && info.IsDir() {

@@ -1,0 +1,45 @@
+package docs
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// binaries is the environment variable that tells the tests where TestMain put the commands.
+const binaries = "TRICKLE_DOCS_BINARIES"
+
+// TestMain is also what stands in for programs on the PATH of the documents' blocks: see standin_test.go.
+func TestMain(m *testing.M) {
+	if tool := os.Getenv(toolVariable); tool != "" {
+		os.Exit(askServer(tool))
+	}
+	goleak.VerifyTestMain(runner{m})
+}
+
+type runner struct{ m *testing.M }
+
+// Run builds both commands, once, and removes them after the tests.
+func (r runner) Run() int {
+	dir, err := os.MkdirTemp("", "trickle-docs-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "folder for the commands:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+string(filepath.Separator), "../../cmd/...")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "building the commands:", err)
+		return 1
+	}
+	if err := os.Setenv(binaries, dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return r.m.Run()
+}
