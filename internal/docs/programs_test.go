@@ -52,9 +52,6 @@ func (s *session) real(ctx context.Context, program string, c call) answer {
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, c.Args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = c.Dir, environment(c), &stdout, &stderr
-	s.mu.Lock()
-	cmd.Stdin = strings.NewReader(s.typed)
-	s.mu.Unlock()
 	err := cmd.Run()
 	a := answer{Stdout: stdout.String(), Stderr: stderr.String()}
 	var exit *exec.ExitError
@@ -99,14 +96,33 @@ func (s *session) ours(ctx context.Context, c call) answer {
 	case has("--watch"), has("--follow"), len(c.Args) > 0 && c.Args[0] == "tap" && !has("--from-start"):
 		return s.watch(binary, c)
 	}
-	a := s.real(ctx, binary, c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var a answer
+	if s.typed == "" {
+		a = s.real(ctx, binary, c)
+	} else {
+		a = s.atTerminal(ctx, binary, c)
+	}
 	if a.Code == 1 && s.found {
 		a.Code = 0
 	}
 	return a
 }
+
+// atTerminal runs a command at a terminal, as one that asks wants one, and types the answer.
+func (s *session) atTerminal(ctx context.Context, binary string, c call) answer {
+	line := []string{"printf", "'%s\\n'", quote(s.typed), "|", "script", "--quiet", "--return", "--command"}
+	words := []string{quote(binary)}
+	for _, a := range c.Args {
+		words = append(words, quote(a))
+	}
+	line = append(line, quote(strings.Join(words, " ")), "/dev/null")
+	return s.real(ctx, "bash", call{Args: []string{"-c", strings.Join(line, " ")}, Env: c.Env, Dir: c.Dir})
+}
+
+// quote makes one word of it for the shell.
+func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
 // daemon starts a command that serves, in the place of the one that a block before had started, and returns once it does serve.
 func (s *session) daemon(ctx context.Context, binary string, c call) answer {

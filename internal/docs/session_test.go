@@ -222,7 +222,7 @@ func (s *session) run(b block, once func() (string, error)) (string, error) {
 	_, found := b.marked("found")
 	typed, _ := b.marked("typed")
 	s.mu.Lock()
-	s.found, s.typed = found, typed+"\n"
+	s.found, s.typed = found, typed
 	s.mu.Unlock()
 	for _, mark := range b.marks {
 		if hidden, ok := strings.CutPrefix(mark, "run:"); ok {
