@@ -71,6 +71,7 @@ func stores(t *testing.T) map[string]func(o baseline.Options) *baseline.Store {
 
 func open(t *testing.T, o baseline.Options) *baseline.Store {
 	t.Helper()
+	o.Make = true
 	s, err := baseline.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

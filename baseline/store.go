@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,9 @@ type Options struct {
 	URL      string // of policy.Baseline
 	Pipeline string
 	Secret   []byte // the signing key; empty: none
+	// Make has a folder of this machine made where it is not there, readable by this account alone. Only who writes needs it: to a reader a folder that is not there is an
+	// address that may be mistyped.
+	Make bool
 }
 
 // Store is the folder of one pipeline in a bucket.
@@ -39,7 +43,7 @@ type Store struct {
 	codec    Codec
 }
 
-// Open opens the store. A folder of this machine is made where it is not there, readable by this account alone.
+// Open opens the store. For a folder that is not there, and is not to be made, the error wraps fs.ErrNotExist.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := message.CheckName("pipeline", o.Pipeline); err != nil { // it becomes a folder's
 		return nil, err
@@ -56,7 +60,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		q := u.Query()
 		// Files are renamed into place, which works within one file system only, so they are written beside it; and the names of a pipeline's files are all that there is to
 		// say about them.
-		for key, value := range map[string]string{"create_dir": "true", "no_tmp_dir": "true", "metadata": "skip", "dir_file_mode": "0700"} {
+		for key, value := range map[string]string{"create_dir": strconv.FormatBool(o.Make), "no_tmp_dir": "true", "metadata": "skip", "dir_file_mode": "0700"} {
 			if !q.Has(key) {
 				q.Set(key, value)
 			}
@@ -64,6 +68,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		u.RawQuery = q.Encode()
 		if err := readable(u, o.Pipeline); err != nil {
 			return nil, err
+		}
+		if !o.Make {
+			if err := there(u); err != nil {
+				return nil, err
+			}
 		}
 	}
 	bucket, err := blob.OpenBucket(ctx, u.String())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -153,10 +154,17 @@ func TestFolderThatCantBeListed(t *testing.T) {
 	}
 }
 
-// A folder that is made is nobody else's.
+// A folder that is made is nobody else's; who only reads makes none, as its address may be mistyped.
 func TestFolderIsPrivate(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "made")
+	_, err := baseline.Open(t.Context(), baseline.Options{URL: "file://" + filepath.ToSlash(folder), Pipeline: pipeline})
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mistyped") {
+		t.Errorf("a reader gets %v", err)
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a reader made it: %v", err)
+	}
 	complete(t, open(t, baseline.Options{URL: "file://" + filepath.ToSlash(folder), Pipeline: pipeline}), example(0))
 	info, err := os.Stat(folder)
 	if err != nil || info.Mode().Perm() != 0o700 {

@@ -267,3 +267,18 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// Another database's events in the same topic are refused by name, and none is taken for the source's.
+func TestEventsOfAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	created := record(`{"id":1}`, `{"before":null,"after":{"id":1},"op":"c","ts_ms":1,`+source+`}`)
+	for database, want := range map[string]error{"": nil, "shop": nil, "stock": debezium.ErrForeign} {
+		_, ok, err := debezium.NewDecoder(debezium.Options{Database: database}).Decode(created)
+		if !errors.Is(err, want) || ok != (want == nil) {
+			t.Errorf("for %q: %t, %v", database, ok, err)
+		}
+		if want != nil && (!strings.Contains(err.Error(), `"shop"`) || !strings.Contains(err.Error(), `"stock"`)) {
+			t.Errorf("it does not name both: %v", err)
+		}
+	}
+}

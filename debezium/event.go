@@ -22,6 +22,9 @@ var (
 	// ErrFlattened is about a value without Debezium's envelope.
 	ErrFlattened = errors.New("it has no envelope of before, after and op: a transformation such as ExtractNewRecordState flattened it, and with it went the order of changes; " +
 		"take that off the connector and give it to the sink, or have your own sink play the log instead: trickle-consumer restore --reset-group GROUP")
+	// ErrForeign is about an event of another database: two connectors write to one topic.
+	ErrForeign = errors.New("it is an event of another database: another connector writes to this topic too, and its rows are none of this source's; " +
+		"give each connector a topic.prefix of its own, and build a new set of the base-line view")
 	// ErrBroken is about an envelope with something missing or amiss.
 	ErrBroken = errors.New("it is no event that Debezium's Postgres connector writes")
 )
@@ -133,6 +136,8 @@ func (d *Decoder) Decode(r transport.Record) (c Change, ok bool, err error) {
 		return Change{}, false, fmt.Errorf("%w: op is %q", ErrBroken, e.Op)
 	case e.Source.Kind != "" && e.Source.Kind != "postgresql":
 		return Change{}, false, fmt.Errorf("%w: it comes from connector %q", ErrBroken, e.Source.Kind)
+	case d.options.Database != "" && e.Source.Database != "" && e.Source.Database != d.options.Database:
+		return Change{}, false, fmt.Errorf("%w (it is of %q, the source is %q)", ErrForeign, e.Source.Database, d.options.Database)
 	case e.Source.Schema == nil || e.Source.Table == nil || *e.Source.Table == "":
 		return Change{}, false, fmt.Errorf("%w: source names no schema and table", ErrBroken)
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Options are what a connector was set to and its events do not tell. The zero value is Debezium's defaults.
+// Options are what a connector was set to and its events do not tell, and whose events they have to be. The zero value is Debezium's defaults.
 type Options struct {
 	// Placeholder stands in the place of a large value that an update left alone.
 	Placeholder string
@@ -16,6 +16,8 @@ type Options struct {
 	Decimal string
 	// Time is how times and timestamps are written, which matters without schemas: "adaptive", "adaptive_time_microseconds", "connect", "isostring", "microseconds" or "nanoseconds".
 	Time string
+	// Database is the only one whose events are read; empty: any. No setting: events tell theirs.
+	Database string
 }
 
 const defaultPlaceholder = "__debezium_unavailable_value"

@@ -247,6 +247,9 @@ func (g *Gate) Check(ctx context.Context) State {
 		s.late = true
 	}
 	s.Source = g.sourceNow()
+	if ctx.Err() != nil { // what it found is that nobody waits any more, and no state of the replica
+		return s.closed(s.By, s.Reason)
+	}
 	switch first := g.last.By == "" && !g.last.Open; {
 	case s.Open && !g.last.Open:
 		g.parts.Log.Info("the gate is open", "lag", s.Lag.String())

@@ -3,6 +3,7 @@ package gate_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -85,5 +86,29 @@ func TestAHeartbeatProvesNothingUntilItIsVouchedFor(t *testing.T) {
 		if s.Open || s.Configured || !s.Through.IsZero() || s.By != gate.ByPolicy || !strings.Contains(s.Reason, "in_commit_order") {
 			t.Errorf("slot %q: %+v", slot, s)
 		}
+	}
+}
+
+// A look that was called off says nothing about the replica: neither the log nor the next look takes it for a change.
+func TestALookThatIsCalledOffTellsNothing(t *testing.T) {
+	t.Parallel()
+	source := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	var log strings.Builder
+	beat := beats{at: source, timeline: 1}
+	g := gate.New(policy.Gate{MaxLag: policy.Duration(time.Minute), Heartbeat: policy.Heartbeat{Enabled: true, InCommitOrder: true}},
+		gate.Parts{Heartbeat: &beat, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	g.Saw(source, 1)
+	if !g.Check(t.Context()).Open {
+		t.Fatal("it is closed")
+	}
+	off, cancel := context.WithCancel(t.Context())
+	cancel()
+	beat.err = off.Err()
+	if g.Check(off).Open {
+		t.Error("it is open to somebody who has stopped waiting")
+	}
+	beat.err = nil
+	if !g.Check(t.Context()).Open || strings.Contains(log.String(), "closed") || strings.Count(log.String(), "the gate is open") != 1 {
+		t.Errorf("it logs %s", log.String())
 	}
 }

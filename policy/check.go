@@ -214,7 +214,13 @@ func (c *check) debezium() {
 
 func (c *check) baseline() {
 	b := c.policy.Baseline
-	if b.URL == "" || c.failed("baseline") {
+	if c.failed("baseline") {
+		return
+	}
+	if b.URL == "" {
+		if c.written("baseline") {
+			c.refuse("baseline.url", "is missing: say where the view is kept, such as file:///var/lib/trickle, or leave baseline out")
+		}
 		return
 	}
 	switch u, err := url.Parse(b.URL); {
@@ -222,6 +228,8 @@ func (c *check) baseline() {
 		c.refuse("baseline.url", "%q is no URL: give one such as file:///var/lib/trickle", b.URL)
 	case u.Scheme == "file" && u.Host != "" && u.Host != ".":
 		c.refuse("baseline.url", "%q names the host %q: a folder has three slashes, as in file:///var/lib/trickle", b.URL, u.Host)
+	case !slices.Contains([]string{"file", "s3", "gs", "azblob", "mem"}, u.Scheme):
+		c.refuse("baseline.url", "%q is of no kind that is known: give file:///folder, s3://bucket, gs://bucket or azblob://container", b.URL)
 	}
 	if len(b.Topics) == 0 && c.policy.Resync.Debezium.TopicPrefix == "" {
 		c.warn("baseline", "no set is built until it is known which topics hold the CDC's log: name them in baseline.topics, or the connector's prefix in resync.debezium.topic_prefix")

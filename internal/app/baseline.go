@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -12,9 +13,15 @@ import (
 	"github.com/trickle-verify/trickle/transport"
 )
 
-// openView opens where a policy has its base-line view.
-func (s Settings) openView(ctx context.Context, p *policy.Policy) (*baseline.Store, error) {
-	return baseline.Open(ctx, baseline.Options{URL: p.Baseline.URL, Pipeline: p.Pipeline, Secret: []byte(s.SigningKey)})
+// view says where a policy has its base-line view.
+func (s Settings) view(p *policy.Policy) baseline.Options {
+	return baseline.Options{URL: p.Baseline.URL, Pipeline: p.Pipeline, Secret: []byte(s.SigningKey)}
+}
+
+// toBuild makes the folder of a view where it is not there.
+func toBuild(o baseline.Options) baseline.Options {
+	o.Make = true
+	return o
 }
 
 // viewOpens refuses to start with a base-line view that can't be opened, as with any setting that is wrong. Whether the store can be reached is another matter: it may be later.
@@ -22,7 +29,7 @@ func (s Settings) viewOpens(ctx context.Context, p *policy.Policy) error {
 	if p.Baseline.URL == "" {
 		return nil
 	}
-	store, err := s.openView(ctx, p)
+	store, err := baseline.Open(ctx, toBuild(s.view(p)))
 	if err != nil {
 		return fmt.Errorf("baseline.url: %w", err)
 	}
@@ -36,7 +43,10 @@ type logReader interface {
 
 // viewStatus is how the base-line view stands, as far as can be told from here: nil where the policy has none.
 func (s Settings) viewStatus(ctx context.Context, p *policy.Policy, logs logReader) (baseline.Age, error) {
-	store, err := s.openView(ctx, p)
+	store, err := baseline.Open(ctx, s.view(p))
+	if errors.Is(err, fs.ErrNotExist) {
+		return baseline.Age{Reason: err.Error()}, nil
+	}
 	if err != nil {
 		return baseline.Age{}, err
 	}

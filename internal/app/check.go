@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/check"
 	"github.com/trickle-verify/trickle/debezium"
 	"github.com/trickle-verify/trickle/message/tricklepb"
@@ -185,14 +184,10 @@ func (p *preflight) view(source *check.Source) *check.Baseline {
 }
 
 func (p *preflight) sets(ctx context.Context) (int, error) {
-	looked := *p.policy
-	looked.Baseline.URL = unmade(looked.Baseline.URL)
-	if u, err := url.Parse(looked.Baseline.URL); err == nil && u.Scheme == "file" {
-		if _, err := os.Stat(u.Path); errors.Is(err, fs.ErrNotExist) {
-			return 0, check.ErrNotMade
-		}
+	store, err := baseline.Open(ctx, p.settings.view(p.policy))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, check.ErrNotMade
 	}
-	store, err := p.settings.openView(ctx, &looked)
 	if err != nil {
 		return 0, err
 	}
@@ -205,18 +200,6 @@ func (p *preflight) sets(ctx context.Context) (int, error) {
 		}
 	}
 	return complete, err
-}
-
-// unmade is a store's URL by which a folder that is not there is not made.
-func unmade(address string) string {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "file" {
-		return address
-	}
-	q := u.Query()
-	q.Set("create_dir", "false")
-	u.RawQuery = q.Encode()
-	return u.String()
 }
 
 // broker adds what package transport keeps apart.

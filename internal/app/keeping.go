@@ -99,7 +99,7 @@ func (p *publisher) keeping(bus transport.Bus, logs logReader) *keeper.Keeper {
 	return keeper.New(p.policy, keeper.Parts{
 		Desk: desk{p.scheduler}, Source: p.identity.String(), Log: s.Log,
 		Open: func(ctx context.Context, policy *policy.Policy) (keeper.Store, error) {
-			store, err := s.openView(ctx, policy)
+			store, err := baseline.Open(ctx, toBuild(s.view(policy)))
 			return view{store}, err
 		},
 		Logs: func(ctx context.Context, policy *policy.Policy, of *baseline.Manifest) ([]transport.Log, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -76,7 +77,8 @@ type restoration struct {
 	identity postgres.Identity
 	kafka    *transport.Kafka
 	ledger   *ledger.Ledger
-	store    *baseline.Store // nil: none is known
+	store    *baseline.Store // nil: there is none
+	noStore  error           // why
 	report   RestoreReport
 	tables   []string // as the source calls them
 }
@@ -116,16 +118,16 @@ func (s Settings) restoration(ctx context.Context, st *stack, o RestoreOptions) 
 	if r.consumer, err = s.consumer(r.identity); err != nil {
 		return nil, err
 	}
+	r.noStore = errNoStore
 	if url := cmp.Or(o.URL, r.policy.Baseline.URL); url != "" {
-		if r.store, err = baseline.Open(ctx, baseline.Options{URL: url, Pipeline: r.policy.Pipeline, Secret: []byte(s.SigningKey)}); err != nil {
+		where := s.view(r.policy)
+		where.URL = url
+		// Where there is nothing to be had, it may be that nothing is needed: the log may reach back far enough.
+		if r.store, err = s.openSets(ctx, st, where); errors.Is(err, fs.ErrNotExist) {
+			r.noStore = err
+		} else if err != nil {
 			return nil, err
 		}
-		store := r.store // r is nil by then if what follows fails
-		st.push(func() {
-			if err := store.Close(); err != nil {
-				s.Log.Warn("closing the base-line store", "err", err)
-			}
-		})
 	}
 	if r.kafka, err = s.openBus(ctx, st); err != nil {
 		return nil, err
@@ -161,7 +163,7 @@ func (r *restoration) run(ctx context.Context) error {
 		return fmt.Errorf("the replica has to be loaded (%s), and then brought up to date: give --play-forward to have this process apply Debezium's events, or --reset-group GROUP to have your own sink do so", r.report.Reason)
 	}
 	if r.store == nil {
-		return fmt.Errorf("%w (%s)", errNoStore, r.report.Reason)
+		return fmt.Errorf("%w (%s)", r.noStore, r.report.Reason)
 	}
 	r.Log.Info("the replica has to be loaded", "why", r.report.Reason)
 	m, err := r.choose(ctx)
@@ -236,10 +238,10 @@ func (r *restoration) resume(ctx context.Context, open entry.Restore) error {
 	r.report.Resumed, r.report.Reason = true, begun
 	r.Log.Info("going on with a restore that stopped", "set", open.Set, "state", state, "ranges", open.Ranges, "done", open.Done)
 	if r.store == nil && state == entry.RestoreProving {
-		return r.proveOnly(ctx, open, errNoStore)
+		return r.proveOnly(ctx, open, r.noStore)
 	}
 	if r.store == nil {
-		return errNoStore
+		return r.noStore
 	}
 	m, err := r.store.Load(ctx, open.Set)
 	if err != nil && state == entry.RestoreProving {

@@ -50,7 +50,11 @@ func (r *restoration) player(ctx context.Context) (*player, error) {
 		return p, nil
 	}
 	group := message.Topics{Pipeline: r.policy.Pipeline}.PlayGroup(r.consumer)
-	var err error
+	source, err := r.pinned(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, r.events.Database, _ = strings.Cut(source, "/") // by the system and the database
 	p.applier, err = playforward.Open(ctx, r.pool, playforward.Options{
 		Pipeline: r.policy.Pipeline, Rules: func() *policy.Policy { return r.policy }, Events: r.events, Log: r.Log,
 		Commit: func(ctx context.Context, at transport.Position) error { return r.kafka.CommitFor(ctx, group, at) },

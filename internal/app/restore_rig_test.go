@@ -108,7 +108,7 @@ func (r *restoreRig) value(pool *pgxpool.Pool, sql string) string {
 // build makes a set of the source as it is.
 func (r *restoreRig) build() *baseline.Manifest {
 	r.t.Helper()
-	store, err := baseline.Open(r.t.Context(), baseline.Options{URL: r.store, Pipeline: "shop"})
+	store, err := baseline.Open(r.t.Context(), baseline.Options{URL: r.store, Pipeline: "shop", Make: true})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -159,8 +159,8 @@ func (r *restoreRig) emit(table, op, before, after, key string) {
 		schema = "trickle"
 	}
 	now := time.Now().UnixMilli()
-	value := fmt.Sprintf(`{"before":%s,"after":%s,"op":%q,"ts_ms":%d,"source":{"connector":"postgresql","db":"src","schema":%q,"table":%q,"txId":%d,"lsn":%d,"ts_ms":%d,"sequence":"[\"%d\",\"%d\"]"}}`,
-		before, after, op, now, schema, table, lsn, lsn, now, lsn-50, lsn)
+	value := fmt.Sprintf(`{"before":%s,"after":%s,"op":%q,"ts_ms":%d,"source":{"connector":"postgresql","db":%q,"schema":%q,"table":%q,"txId":%d,"lsn":%d,"ts_ms":%d,"sequence":"[\"%d\",\"%d\"]"}}`,
+		before, after, op, now, r.src.Config().ConnConfig.Database, schema, table, lsn, lsn, now, lsn-50, lsn)
 	if err := r.kafka.SendTo(r.t.Context(), 0, transport.Record{Topic: "shop." + schema + "." + table, Key: []byte(key), Value: []byte(value)}); err != nil && r.t.Context().Err() == nil {
 		r.t.Error(err)
 	}

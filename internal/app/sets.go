@@ -18,12 +18,12 @@ import (
 // errNoView is why nothing is built, listed or verified.
 var errNoView = errors.New("the policy names no place for the base-line view: set baseline.url")
 
-// openSets opens the store that a policy names until the stack is closed.
-func (s Settings) openSets(ctx context.Context, st *stack, p *policy.Policy) (*baseline.Store, error) {
-	if p.Baseline.URL == "" {
+// openSets opens a store until the stack is closed.
+func (s Settings) openSets(ctx context.Context, st *stack, o baseline.Options) (*baseline.Store, error) {
+	if o.URL == "" {
 		return nil, errNoView
 	}
-	store, err := s.openView(ctx, p)
+	store, err := baseline.Open(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func BaselineBuild(ctx context.Context, s Settings, o BuildOptions) (BuiltSet, e
 	if err != nil {
 		return BuiltSet{}, err
 	}
-	store, err := s.openSets(ctx, &st, p)
+	store, err := s.openSets(ctx, &st, toBuild(s.view(p)))
 	if err != nil {
 		return BuiltSet{}, err
 	}
@@ -205,7 +205,7 @@ func BaselineList(ctx context.Context, s Settings) ([]ListedSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := s.openSets(ctx, &st, p)
+	store, err := s.openSets(ctx, &st, s.view(p))
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func BaselineVerify(ctx context.Context, s Settings, o VerifyOptions) (VerifiedS
 	if err != nil {
 		return VerifiedSet{}, err
 	}
-	store, err := s.openSets(ctx, &st, p)
+	store, err := s.openSets(ctx, &st, s.view(p))
 	if err != nil {
 		return VerifiedSet{}, err
 	}
