@@ -44,7 +44,7 @@ func folderOf(u *url.URL) string {
 }
 
 func list(folder string) error {
-	f, err := os.Open(folder) //nolint:gosec // it is the folder that the policy names
+	f, err := os.Open(folder)
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ CREATE TABLE IF NOT EXISTS trickle.pipelines (
     brake_released_at timestamptz NOT NULL DEFAULT '-infinity',
     refused          bigint NOT NULL DEFAULT 0, -- unreadable or forged messages
     refused_reason   text,
-    policy           jsonb                    -- that the detector works by: {"since": …, "version": …, "refused": …}; NULL: it never said
+    policy           jsonb                    -- that the detector works by: {"since": ..., "version": ..., "refused": ...}; NULL: it never said
 );
 
 DO $$ BEGIN

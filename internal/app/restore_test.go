@@ -102,7 +102,7 @@ func TestRestoreRefuses(t *testing.T) {
 	play := RestoreOptions{PlayForward: true, Jobs: 1}
 	r.refused(RestoreOptions{PlayForward: true, ResetGroup: "sink"}, "give one of them")
 	r.refused(RestoreOptions{ResetGroup: "sink", Follow: true}, "--play-forward too")
-	r.refused(play, "no complete set", "trickle baseline build")
+	r.refused(play, "is not there", "trickle baseline build")
 	brokers := r.settings.Brokers
 	r.settings.Brokers = nil
 	r.refused(play, "no Kafka given", "--brokers")
