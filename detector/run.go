@@ -10,6 +10,7 @@ import (
 
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // Delivery is one verification message as it came in.
@@ -56,8 +57,11 @@ func (d *Detector) Run(ctx context.Context, inbox Inbox) error {
 
 // loop calls once until the context ends: at once again while there is work, after a pause when there is none or it fails.
 func (d *Detector) loop(ctx context.Context, what string, once func(context.Context) (int, error)) error {
+	ctx, end := pulse.Loop(ctx, what)
+	defer end()
 	wait := retryFirst
 	for {
+		pulse.Beat(ctx)
 		n, err := once(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -82,7 +86,10 @@ func (d *Detector) loop(ctx context.Context, what string, once func(context.Cont
 
 // receive handles messages, a few at a time, and commits their offsets after the work.
 func (d *Detector) receive(ctx context.Context, inbox Inbox) error {
+	ctx, end := pulse.Loop(ctx, "reading verification messages")
+	defer end()
 	for {
+		pulse.Beat(ctx)
 		if err := d.hold(ctx); err != nil {
 			return err
 		}
@@ -111,6 +118,7 @@ func (d *Detector) receive(ctx context.Context, inbox Inbox) error {
 // hold waits while the replica is known to be too far behind, or too many suspects wait: the messages stay in the topic.
 func (d *Detector) hold(ctx context.Context) error {
 	for {
+		pulse.Beat(ctx) // a closed gate is waited for, however long
 		pending, err := d.Ledger.Suspects(ctx, "")
 		state := d.Gate.Check(ctx)
 		// Suspects that nothing can be proven about stay: waiting for them would stop the verification of every table.
@@ -127,6 +135,7 @@ func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
 	wait, began := retryFirst, time.Now()
 	receipt := d.receipt(m, began)
 	for try := 1; ; try++ {
+		pulse.Beat(ctx)
 		var err error
 		if m.Err != nil {
 			err = d.Refuse(ctx, m.Where, m.Err)

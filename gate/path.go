@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 const (
@@ -104,16 +106,23 @@ type groupView struct {
 // Run keeps an eye on slot and group, where the policy names them, until the context ends.
 func (g *Gate) Run(ctx context.Context, in Inputs) error {
 	var loops errgroup.Group
-	loops.Go(func() error { return loop(ctx, func() { g.ask(ctx, in.Publisher) }) })
-	loops.Go(func() error { return loop(ctx, func() { g.read(ctx, in.Groups) }) })
+	loops.Go(func() error {
+		return loop(ctx, "asking about the replication slot", func(ctx context.Context) { g.ask(ctx, in.Publisher) })
+	})
+	loops.Go(func() error {
+		return loop(ctx, "following the sink's group", func(ctx context.Context) { g.read(ctx, in.Groups) })
+	})
 	return loops.Wait()
 }
 
-func loop(ctx context.Context, once func()) error {
+func loop(ctx context.Context, name string, once func(context.Context)) error {
+	ctx, end := pulse.Loop(ctx, name)
+	defer end()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		once()
+		pulse.Beat(ctx)
+		once(ctx)
 		select {
 		case <-ctx.Done():
 			return nil

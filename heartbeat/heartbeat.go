@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // Table is a heartbeat table on one side.
@@ -88,10 +89,13 @@ func (t *Table) BesideDebezium(ctx context.Context) (there bool, err error) {
 
 // Run beats until the context ends.
 func (t *Table) Run(ctx context.Context, every time.Duration, log *slog.Logger) error {
+	ctx, end := pulse.Loop(ctx, "the heartbeat")
+	defer end()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false
 	for {
+		pulse.Beat(ctx)
 		err := t.Write(ctx)
 		if ctx.Err() != nil {
 			return nil

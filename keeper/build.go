@@ -9,6 +9,7 @@ import (
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/scheduler"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // build is a set that is being built.
@@ -32,7 +33,7 @@ const beginning = "beginning"
 
 // begin starts a build in a goroutine that collect, or leave, waits for.
 func (k *Keeper) begin(ctx context.Context, p *policy.Policy) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(pulse.Apart(ctx)) // what it waits for is nothing that the keeper's loop waits for
 	b := &build{cancel: cancel, ended: make(chan struct{})}
 	k.build = b
 	k.change(func(s *state) { s.building = &cursor.Build{Set: beginning, Begun: time.Now()} })

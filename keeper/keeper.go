@@ -20,6 +20,7 @@ import (
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/scheduler"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -165,7 +166,10 @@ func (k *Keeper) SetPolicy(p *policy.Policy) {
 // Run works until the context ends.
 func (k *Keeper) Run(ctx context.Context) error {
 	defer k.end()
+	ctx, end := pulse.Loop(ctx, "keeping the base-line view")
+	defer end()
 	for ctx.Err() == nil {
+		pulse.Beat(ctx)
 		k.runOnce(ctx)
 		timer := time.NewTimer(stepEvery)
 		select {
@@ -210,7 +214,9 @@ func (k *Keeper) runOnce(ctx context.Context) {
 	}
 	if k.looked.IsZero() || now.Sub(k.looked) >= lookEvery {
 		k.looked = now
+		back := pulse.Away(ctx) // in the store
 		k.look(ctx, p)
+		back()
 	}
 	k.announce(ctx)
 	if k.build == nil && k.due(now) {

@@ -80,6 +80,7 @@ func Open(ctx context.Context, dsn string, o Options) (*pgxpool.Pool, error) {
 		}
 		return seeExtensions(ctx, c)
 	}
+	cfg.ConnConfig.Tracer = &absences{back: map[*pgx.Conn]func(){}}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the %s: %w", o.Role, err)

@@ -35,7 +35,10 @@ func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
 		case "42501":
 			return fmt.Errorf("%s: %s; %s", where, server.Message, lackingGrant(err, c))
 		case "53300":
-			return fmt.Errorf("%s has no connection left: %s; raise max_connections or use a pooler", where, server.Message)
+			return &awayError{fmt.Errorf("%s has no connection left: %s; raise max_connections or use a pooler", where, server.Message)}
+		}
+		if passing(server.Code) {
+			return &awayError{fmt.Errorf("%s: %s (SQLSTATE %s)", where, server.Message, server.Code)}
 		}
 		return fmt.Errorf("%s: %s (SQLSTATE %s)", where, server.Message, server.Code)
 	}

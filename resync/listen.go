@@ -9,6 +9,7 @@ import (
 	"github.com/trickle-verify/trickle/debezium"
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 const (
@@ -22,6 +23,8 @@ func (r *Runner) Listen(ctx context.Context) error {
 	if r.Debezium == nil {
 		return nil
 	}
+	ctx, end := pulse.Loop(ctx, "following Debezium's notifications")
+	defer end()
 	for ctx.Err() == nil {
 		wait := lookAround
 		to, wanted, err := r.connector(ctx)
@@ -32,6 +35,7 @@ func (r *Runner) Listen(ctx context.Context) error {
 			r.Log.Warn("Debezium's notifications can't be followed; trying again", "err", err)
 			wait = listenAgain
 		}
+		pulse.Beat(ctx)
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -61,6 +65,7 @@ func (r *Runner) listen(ctx context.Context, to policy.Debezium) (err error) {
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
 	for {
+		pulse.Beat(ctx)
 		if err := r.listenOnce(ctx, l); err != nil {
 			return err
 		}

@@ -32,6 +32,7 @@ import (
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 	"github.com/trickle-verify/trickle/tracing"
 )
 
@@ -126,7 +127,10 @@ var errHeld = errors.New("held by the gate or the brake")
 
 // Run works until the context ends.
 func (r *Runner) Run(ctx context.Context) error {
+	ctx, end := pulse.Loop(ctx, "resyncing")
+	defer end()
 	for {
+		pulse.Beat(ctx)
 		worked, err := r.runOnce(ctx)
 		if err != nil && ctx.Err() == nil {
 			r.Log.Warn("resync failed; trying again", "err", err)

@@ -168,6 +168,11 @@ func (f *fake) count(table string) int {
 // running starts a scheduler and returns it with what ends it.
 func running(t *testing.T, c Config) (*Scheduler, func()) {
 	t.Helper()
+	return runningIn(t.Context(), t, c)
+}
+
+func runningIn(ctx context.Context, t *testing.T, c Config) (*Scheduler, func()) {
+	t.Helper()
 	if c.Store == nil {
 		c.Store = cursor.Sole{Single: new(cursor.Memory)}
 	}
@@ -176,7 +181,7 @@ func running(t *testing.T, c Config) (*Scheduler, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
 	var once sync.Once

@@ -27,6 +27,7 @@ import (
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // TableStatus is one table that the policy names, as the source has it now.
@@ -183,12 +184,15 @@ type Result struct {
 
 // Run scans until ctx ends and returns ctx's error.
 func (s *Scheduler) Run(ctx context.Context) error {
+	ctx, end := pulse.Loop(ctx, "the scan")
+	defer end()
 	var sampler sync.WaitGroup
 	sampler.Go(func() { s.sample(ctx) })
 	defer sampler.Wait()
 
 	retry := firstRetry
 	for ctx.Err() == nil {
+		pulse.Beat(ctx)
 		result, err := s.runOnce(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -219,13 +223,24 @@ func (s *Scheduler) sleep(ctx context.Context, until time.Time, changed <-chan s
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	case <-s.wake:
-	case <-changed:
+	beat := time.NewTicker(beatEvery)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-s.wake:
+		case <-changed:
+		case <-beat.C: // a window may be closed for days
+			pulse.Beat(ctx)
+			continue
+		}
+		return
 	}
 }
+
+// beatEvery is how often a scheduler that rests shows that it is alive.
+const beatEvery = 30 * time.Second
 
 func (s *Scheduler) save(ctx context.Context, share int, change cursor.Change) error {
 	s.saving.Lock()
@@ -238,9 +253,12 @@ func (s *Scheduler) save(ctx context.Context, share int, change cursor.Change) e
 
 // sample takes samples until ctx ends.
 func (s *Scheduler) sample(ctx context.Context) {
+	ctx, end := pulse.Loop(ctx, "sampling the source's transactions")
+	defer end()
 	var saved time.Time
 	failing := false
 	for ctx.Err() == nil {
+		pulse.Beat(ctx)
 		s.mu.Lock()
 		quiet := time.Duration(s.policy.Quiet)
 		shares := slices.Sorted(maps.Keys(s.held))

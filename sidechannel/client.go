@@ -21,6 +21,7 @@ import (
 
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
@@ -103,7 +104,10 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
 	close(c.ready)
+	ctx, end := pulse.Loop(ctx, "hearing the publisher's answers")
+	defer end()
 	for {
+		pulse.Beat(ctx)
 		if err := c.runOnce(ctx, reader); err != nil {
 			return ended(ctx, fmt.Errorf("listening for answers: %w", err))
 		}
@@ -173,6 +177,7 @@ func subject(env *tricklepb.Envelope) string { return cmp.Or(env.GetTable(), "th
 // Ask sends the request and returns its answer. It fills in id, consumer and pipeline, waits for Run to listen, and asks again every
 // Resend until an answer comes or the context ends. An answer that is an error is returned as *Error.
 func (c *Client) Ask(ctx context.Context, env *tricklepb.Envelope) (*tricklepb.Envelope, error) {
+	defer pulse.Away(ctx)() // the publisher may be, for as long as it likes
 	select {
 	case <-c.ready:
 	case <-c.stopped:

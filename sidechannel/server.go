@@ -15,6 +15,7 @@ import (
 
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
@@ -94,7 +95,10 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	var answers errgroup.Group
 	answers.SetLimit(s.options.Concurrency)
 	defer func() { _ = answers.Wait() }() // no answer fails the others
+	ctx, end := pulse.Loop(ctx, "answering requests")
+	defer end()
 	for {
+		pulse.Beat(ctx)
 		if err := s.runOnce(ctx, reader, &answers); err != nil {
 			return ended(ctx, fmt.Errorf("answering requests: %w", err))
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // every is how often the end of the log is looked at: lag is known no better than that.
@@ -64,10 +65,13 @@ func (s State) Lag() time.Duration {
 // Run looks at the end of the log every second, while wanted says so, until the context ends. Failures are logged once in a row: what they leave out makes lag
 // known less finely, never shorter.
 func (w *Watch) Run(ctx context.Context, wanted func() bool, log *slog.Logger) error {
+	ctx, end := pulse.Loop(ctx, "following the replication slot")
+	defer end()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false
 	for {
+		pulse.Beat(ctx)
 		var err error
 		if wanted() {
 			_, err = w.tip(ctx)

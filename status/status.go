@@ -1,7 +1,8 @@
 // Package status shows how things stand: as JSON over HTTP, and as text.
 //
 // It decides how a report looks and nothing else. What always holds: /status.json is what the status command prints with --format json;
-// /metrics is for Prometheus; /healthz answers 200 while the process serves. When a report can't be read the answer is 503 with the reason.
+// /metrics is for Prometheus; /healthz answers 200 while the process serves. When a report can't be read the answer is 503 with the reason. The probes tell
+// a process that starts (/startupz), one that is stuck (/livez) and one that is at work (/readyz) apart, from before anything is connected.
 package status
 
 import (
@@ -12,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,51 +24,72 @@ type Page struct {
 	Log     *slog.Logger
 }
 
-// Port is where a page is served, once it is. Its zero value serves nothing.
-type Port struct{ listener net.Listener }
+// Port is where a page is served. While there is none yet it answers what the probes ask. One without an address serves nothing.
+type Port struct {
+	listener net.Listener
+	server   *http.Server
+	handler  atomic.Pointer[http.Handler]
+	probes   Probes
+	done     chan error
+}
 
-// Listen opens the port, so that one that is taken is told before anything runs. An empty address is no port.
-func Listen(ctx context.Context, addr string) (Port, error) {
+// Listen opens the port, so that one that is taken is told before anything runs, and answers probes from then on. An empty address is no port. Close it after use.
+func Listen(ctx context.Context, addr string, probes Probes) (*Port, error) {
 	if addr == "" {
-		return Port{}, nil
+		return &Port{}, nil
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return Port{}, fmt.Errorf("the status port %s can't be opened: %w; choose another with --listen, or --listen '' for none", addr, err)
+		return nil, fmt.Errorf("the status port %s can't be opened: %w; choose another with --listen, or --listen '' for none", addr, err)
 	}
-	return Port{l}, nil
+	port := &Port{listener: l, probes: probes, done: make(chan error, 1)}
+	port.show(http.NewServeMux())
+	port.server = &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*port.handler.Load()).ServeHTTP(w, r) }),
+		ReadHeaderTimeout: 5 * time.Second,
+	}
+	go func() { port.done <- port.server.Serve(l) }()
+	return port, nil
 }
 
-// Serve answers until the context ends, and closes the port.
-func (port Port) Serve(ctx context.Context, p Page) error {
-	l := port.listener
-	if l == nil {
+// show serves a mux, and the probes on it.
+func (port *Port) show(mux *http.ServeMux) {
+	port.probes.on(mux)
+	var h http.Handler = mux
+	port.handler.Store(&h)
+}
+
+// Serve answers with the page as well until the context ends, and closes the port.
+func (port *Port) Serve(ctx context.Context, p Page) error {
+	if port.listener == nil {
 		return nil
 	}
-	p.Log.Info("status is served", "address", "http://"+l.Addr().String()+"/status.json")
-	server := &http.Server{Handler: p.handler(), ReadHeaderTimeout: 5 * time.Second}
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(l) }()
+	p.Log.Info("status is served", "address", "http://"+port.listener.Addr().String()+"/status.json")
+	port.show(p.mux())
 	select {
-	case err := <-done:
+	case err := <-port.done:
 		return fmt.Errorf("serving status: %w", err)
 	case <-ctx.Done():
 	}
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	err := server.Shutdown(bound)
-	if served := <-done; !errors.Is(served, http.ErrServerClosed) {
+	err := port.server.Shutdown(bound)
+	if served := <-port.done; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
 	return err
 }
 
-func (p Page) handler() http.Handler {
+// Close closes a port on which nothing came to be served. After Serve it does nothing.
+func (port *Port) Close() {
+	if port.server != nil {
+		_ = port.server.Close() // there is nothing left to lose
+	}
+}
+
+func (p Page) mux() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = w.Write([]byte("ok\n"))
-	})
 	if p.Metrics != nil {
 		mux.Handle("GET /metrics", p.Metrics)
 	}

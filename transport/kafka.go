@@ -18,6 +18,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 const (
@@ -131,6 +133,7 @@ func partitioner(topic string) func(*kgo.Record, int) int {
 }
 
 func (k *Kafka) send(ctx context.Context, to int32, records []Record) error {
+	defer pulse.Away(ctx)()
 	results := make(chan error, len(records))
 	for i, r := range records {
 		r.Partition = to

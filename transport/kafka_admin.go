@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // transient reports whether the cluster may get over the error: a broker is away, or busy with something.
@@ -32,6 +34,7 @@ func passing(err error) error {
 
 // patient calls do until it succeeds, fails for good, or the context ends. What it waits for is told once it has waited long.
 func (k *Kafka) patient(ctx context.Context, do func() error) error {
+	defer pulse.Away(ctx)()
 	told := time.Now()
 	for {
 		err := do()

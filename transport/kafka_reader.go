@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 const (
@@ -159,7 +161,8 @@ func (r *kafkaReader) Fetch(ctx context.Context) ([]Record, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		fetches := r.client.PollRecords(ctx, fetchRecords)
+		pulse.Beat(ctx)
+		fetches := r.poll(ctx)
 		out := r.take(fetches)
 		r.client.AllowRebalance()
 		if len(out) > 0 {
@@ -169,11 +172,23 @@ func (r *kafkaReader) Fetch(ctx context.Context) ([]Record, error) {
 			return nil, ErrClosed
 		}
 		for _, e := range fetches.Errors() {
+			if errors.Is(e.Err, context.DeadlineExceeded) && ctx.Err() == nil {
+				continue // nothing came
+			}
 			if err := r.bus.judge(ctx, r.group, e); err != nil {
 				return nil, err
 			}
 		}
 	}
+}
+
+// pollFor is how long a reader waits for records before it shows that it is alive.
+const pollFor = 10 * time.Second
+
+func (r *kafkaReader) poll(ctx context.Context) kgo.Fetches {
+	bound, cancel := context.WithTimeout(ctx, pollFor)
+	defer cancel()
+	return r.client.PollRecords(bound, fetchRecords)
 }
 
 // judge returns the errors that waiting does not cure.

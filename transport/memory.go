@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // What Memory holds unless told otherwise, for each partition.
@@ -149,11 +151,12 @@ func (m *Memory) wait(ctx context.Context, try func() (done bool, err error)) er
 		if done || err != nil {
 			return err
 		}
+		back := pulse.Away(ctx) // the other side, which may have nothing to say
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return ctx.Err()
 		}
+		back()
 	}
 }
 

@@ -22,6 +22,7 @@ func runCommand(f *command.Flags) *cobra.Command {
 	f.Replica(c)
 	f.Brokers(c)
 	f.Consumer(c)
+	f.Wait(c)
 	f.Listen(c, "127.0.0.1:8481")
 	return c
 }

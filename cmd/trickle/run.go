@@ -36,6 +36,7 @@ func runCommand(f *command.Flags) *cobra.Command {
 	f.Brokers(c)
 	f.Consumer(c)
 	f.CursorFile(c)
+	f.Wait(c)
 	f.Listen(c, "127.0.0.1:8480")
 	return c
 }

@@ -166,33 +166,28 @@ func (i inbox) Fetch(ctx context.Context) ([]detector.Delivery, error) {
 }
 
 // Consumer runs the replica's side over Kafka until the context ends.
-func Consumer(ctx context.Context, s Settings) error {
-	var st stack
-	defer st.close()
-	g, err := s.ground(ctx, &st, side{consuming, s.openReplica, func(p *policy.Policy, id postgres.Identity) (Needs, error) {
+func Consumer(ctx context.Context, s Settings) error { return s.serve(ctx, s.detecting) }
+
+func (s Settings) detecting(ctx context.Context, st *stack) (started, error) {
+	g, err := s.ground(ctx, st, side{consuming, s.openReplica, func(p *policy.Policy, id postgres.Identity) (Needs, error) {
 		name, err := s.consumer(id)
 		return ConsumerNeeds(p, name), err
 	}})
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	c, err := newConsumer(ctx, s, g.policy, replicaWiring{g.pool, g.identity, g.bus, tracing.New(g.telemetry.Tracer())})
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	if err := observe(g.telemetry.Meter(), c.observe); err != nil {
-		return err
-	}
-	port, err := status.Listen(ctx, s.Listen)
-	if err != nil {
-		return err
+		return started{}, err
 	}
 	s.Log.Info("detecting", "pipeline", g.policy.Pipeline, "consumer", c.name, "replica", g.identity.String())
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return c.run(ctx) })
-	parts.Go(func() error { return c.reload.watch(ctx, s, c.apply) })
-	parts.Go(func() error { return port.Serve(ctx, c.page(g.telemetry.Handler())) })
-	return ended(ctx, parts.Wait())
+	return started{
+		parts: []func(context.Context) error{c.run, func(ctx context.Context) error { return c.reload.watch(ctx, s, c.apply) }},
+		page:  c.page(g.telemetry.Handler()),
+	}, nil
 }
 
 func (c *consumer) page(metrics http.Handler) status.Page {
@@ -217,50 +212,50 @@ func withoutKafka(p *policy.Policy) error {
 }
 
 // Single runs both sides in this process, without Kafka, until the context ends.
-func Single(ctx context.Context, s Settings) error {
-	var st stack
-	defer st.close()
+func Single(ctx context.Context, s Settings) error { return s.serve(ctx, s.single) }
+
+func (s Settings) single(ctx context.Context, st *stack) (started, error) {
 	p, err := s.LoadPolicy()
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	if p.Gate.Group != "" {
-		return fmt.Errorf("gate.group names consumer group %s, and without Kafka there is none to follow: leave it out of %s, or run trickle run and trickle-consumer run with --brokers", p.Gate.Group, s.PolicyFile)
+		return started{}, fmt.Errorf("gate.group names consumer group %s, and without Kafka there is none to follow: leave it out of %s, or run trickle run and trickle-consumer run with --brokers", p.Gate.Group, s.PolicyFile)
 	}
 	if err := withoutKafka(p); err != nil {
-		return err
+		return started{}, err
 	}
-	tell, err := s.telemetry(ctx, &st, publishing, p.Pipeline)
+	tell, err := s.telemetry(ctx, st, publishing, p.Pipeline)
 	if err != nil {
-		return err
+		return started{}, err
 	}
-	source, sourceID, err := s.openSource(ctx, &st)
+	source, sourceID, err := s.openSource(ctx, st)
 	if err != nil {
-		return err
+		return started{}, err
 	}
-	primary, err := s.openPrimary(ctx, &st, sourceID)
+	primary, err := s.openPrimary(ctx, st, sourceID)
 	if err != nil {
-		return err
+		return started{}, err
 	}
-	rep, replicaID, err := s.openReplica(ctx, &st)
+	rep, replicaID, err := s.openReplica(ctx, st)
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	if sourceID.String() == replicaID.String() {
-		return fmt.Errorf("source and replica are the same database (%s): check --source and --replica", sourceID)
+		return started{}, fmt.Errorf("source and replica are the same database (%s): check --source and --replica", sourceID)
 	}
 	bus := transport.NewMemory(transport.MemoryOptions{})
 	st.push(func() { _ = bus.Close() })
 	name, err := s.consumer(replicaID)
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	if err := bus.Ensure(ctx, slices.Concat(PublisherNeeds(p.Pipeline).Topics, DetectorNeeds(p.Pipeline, name).Topics)...); err != nil {
-		return err
+		return started{}, err
 	}
 	store, err := cursor.OpenFile(s.CursorFile)
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	st.push(func() {
 		if err := store.Close(); err != nil {
@@ -270,32 +265,24 @@ func Single(ctx context.Context, s Settings) error {
 	spans := tracing.New(tell.Tracer())
 	pub, err := newPublisher(ctx, s, p, sourceWiring{source, primary, sourceID, bus, cursor.Sole{Single: store}, spans})
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	con, err := newConsumer(ctx, s, p, replicaWiring{rep, replicaID, bus, spans})
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	pub.reload = con.reload // one file, one process
 	if err := observe(tell.Meter(), con.gate.Observe, pub.observe); err != nil {
-		return err
-	}
-	port, err := status.Listen(ctx, s.Listen)
-	if err != nil {
-		return err
+		return started{}, err
 	}
 	s.Log.Info("verifying", "pipeline", p.Pipeline, "source", sourceID.String(), "replica", replicaID.String())
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return pub.run(ctx) })
-	g.Go(func() error { return con.run(ctx) })
-	g.Go(func() error {
+	reload := func(ctx context.Context) error {
 		return con.reload.watch(ctx, s, func(next *policy.Policy) error {
 			if err := con.apply(next); err != nil {
 				return err
 			}
 			return pub.apply(next)
 		})
-	})
-	g.Go(func() error { return port.Serve(ctx, con.page(tell.Handler())) })
-	return ended(ctx, g.Wait())
+	}
+	return started{parts: []func(context.Context) error{pub.run, con.run, reload}, page: con.page(tell.Handler())}, nil
 }

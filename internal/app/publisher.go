@@ -166,22 +166,22 @@ func (p *publisher) apply(next *policy.Policy) error {
 }
 
 // Publisher runs the source's side over Kafka until the context ends.
-func Publisher(ctx context.Context, s Settings) error {
-	var st stack
-	defer st.close()
-	g, err := s.ground(ctx, &st, side{publishing, s.openSource, func(p *policy.Policy, _ postgres.Identity) (Needs, error) {
+func Publisher(ctx context.Context, s Settings) error { return s.serve(ctx, s.publisher) }
+
+func (s Settings) publisher(ctx context.Context, st *stack) (started, error) {
+	g, err := s.ground(ctx, st, side{publishing, s.openSource, func(p *policy.Policy, _ postgres.Identity) (Needs, error) {
 		return SourceNeeds(p), nil
 	}})
 	if err != nil {
-		return err
+		return started{}, err
 	}
-	primary, err := s.openPrimary(ctx, &st, g.identity)
+	primary, err := s.openPrimary(ctx, st, g.identity)
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	store, err := cursor.OpenTopic(ctx, g.bus, s.cursors(g.policy.Pipeline))
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	st.push(func() {
 		if err := store.Close(); err != nil {
@@ -190,23 +190,16 @@ func Publisher(ctx context.Context, s Settings) error {
 	})
 	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, primary, g.identity, g.bus, store, tracing.New(g.telemetry.Tracer())})
 	if err != nil {
-		return err
+		return started{}, err
 	}
 	if err := observe(g.telemetry.Meter(), pub.observe); err != nil {
-		return err
-	}
-	port, err := status.Listen(ctx, s.Listen)
-	if err != nil {
-		return err
+		return started{}, err
 	}
 	s.Log.Info("publishing", "pipeline", g.policy.Pipeline, "source", g.identity.String())
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return pub.run(ctx) })
-	parts.Go(func() error { return pub.reload.watch(ctx, s, pub.apply) })
-	parts.Go(func() error {
-		return port.Serve(ctx, status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: g.telemetry.Handler(), Log: s.Log})
-	})
-	return ended(ctx, parts.Wait())
+	return started{
+		parts: []func(context.Context) error{pub.run, func(ctx context.Context) error { return pub.reload.watch(ctx, s, pub.apply) }},
+		page:  status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: g.telemetry.Handler(), Log: s.Log},
+	}, nil
 }
 
 // cursors says where publishers keep their memory and how they share it.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -40,6 +41,8 @@ type Settings struct {
 	Consumer string
 	// Listen is the address of the status port, empty for none.
 	Listen string
+	// Wait is for how long run tries to reach a database or Kafka that is away when it starts.
+	Wait time.Duration
 	// CursorFile keeps cursors where there is no Kafka.
 	CursorFile string
 	// SigningKey signs messages and refuses those that are not; empty: no signatures.

@@ -157,6 +157,11 @@ func (f *Flags) Listen(c *cobra.Command, def string) {
 	c.Flags().StringVar(&f.settings.Listen, "listen", def, "`ADDRESS` of the status port; '' for none")
 }
 
+// Wait adds --wait.
+func (f *Flags) Wait(c *cobra.Command) {
+	c.Flags().DurationVar(&f.settings.Wait, "wait", 0, "how long to try to reach a database or Kafka that is away at the start; what is wrong otherwise ends it at once")
+}
+
 // CursorFile adds --cursor-file.
 func (f *Flags) CursorFile(c *cobra.Command) {
 	c.Flags().StringVar(&f.settings.CursorFile, "cursor-file", "trickle-cursors.json", "where the scan's position is kept without Kafka")
