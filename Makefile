@@ -42,8 +42,9 @@ build: ## Build the commands into bin/, static, without cgo
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
 .PHONY: generate
-generate: ## Write the protobuf code again from proto/
+generate: ## Write again what is generated: the protobuf code from proto/, and what the chart has of others
 	$(BUF) generate
+	go test ./deploy/helm -run Generated -update
 
 .PHONY: fmt
 fmt: ## Format the Go code

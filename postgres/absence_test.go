@@ -37,7 +37,9 @@ func TestWaitingForTheDatabaseIsNotStuck(t *testing.T) {
 			}
 		}
 		cancel()
-		<-done
+		if err := <-done; err == nil {
+			t.Errorf("%s came to an end by itself", what)
+		}
 	}
 	waits("a query", func(ctx context.Context) error {
 		_, err := pool.Exec(ctx, "SELECT pg_sleep(60)")
