@@ -131,6 +131,9 @@ func (c *Corrector) closed(ctx context.Context, t Table, outcome string, of []wr
 			continue
 		}
 		way, _ := tracing.ParseWay(w.tell.kept)
+		if !w.tell.asked { // so no publisher tells of the scan
+			way.Scanned = tracing.Scanned{}
+		}
 		c.Spans.Corrected(ctx, tracing.Corrected{
 			Trace: id, Way: way, Writes: w.tell.writes, Confirm: tracing.Since(w.tell.confirm), Table: t.Name, Kind: string(w.kind), Key: c.shown(w),
 			Columns: w.tell.columns, Entry: w.entry, Outcome: outcome, Resumed: w.tell.resumed,
