@@ -14,6 +14,10 @@ func (s *session) elsewhere(ctx context.Context, c call) answer {
 	switch c.Tool {
 	case "docker":
 		return s.docker(ctx, c)
+	case "helm":
+		return s.helm(ctx, c)
+	case "kubectl":
+		return s.kubectl(ctx, c)
 	default:
 		return failed("%s %s: nothing stands in for that yet", c.Tool, strings.Join(c.Args, " "))
 	}

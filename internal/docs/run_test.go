@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/robfig/cron/v3"
 
+	"github.com/trickle-verify/trickle/internal/testbed/helm"
 	"github.com/trickle-verify/trickle/policy"
 )
 
@@ -138,7 +139,7 @@ func (f *follower) yaml(b block) error {
 	_, values := b.marked("values")
 	switch {
 	case values:
-		return chartValues(b)
+		return f.chartValues(b)
 	case keys["rule_files"] != nil, keys["scrape_configs"] != nil:
 		return f.prometheus(b)
 	}
@@ -170,9 +171,14 @@ func (f *follower) prometheus(b block) error {
 	return nil
 }
 
-// chartValues are checked with the chart.
-func chartValues(b block) error {
-	return fmt.Errorf("there is no chart to check them with: %s", b.text)
+// chartValues are checked with the chart, beside the three that it takes.
+func (f *follower) chartValues(b block) error {
+	file := filepath.Join(f.live().dir, "checked-values.yaml")
+	if err := os.WriteFile(file, []byte(b.text), 0o600); err != nil {
+		return err
+	}
+	_, err := helm.Run(f.t.Context(), "template", "trickle", filepath.Join(root, chart), "--set", "brokers=kafka:9092,source.existingSecret=s,replicas[0].existingSecret=r", "--values", file)
+	return err
 }
 
 // properties are settings of somebody else's program: each must be one that a test of ours sets, so that it is known to be taken.

@@ -29,16 +29,17 @@ const (
 
 // session is a document being followed.
 type session struct {
-	t      *testing.T
-	rig    *rig
-	doc    document
-	dir    string // where the blocks run
-	home   string // what the session keeps beside it: the shell's state, words, logs
-	socket string
-	broker string
-	swaps  *strings.Replacer
-	own    bool   // the document brings its servers up itself
-	ports  [4]int // source, replica, publisher's status, detector's status
+	t       *testing.T
+	rig     *rig
+	doc     document
+	dir     string // where the blocks run
+	home    string // what the session keeps beside it: the shell's state, words, logs
+	socket  string
+	broker  string
+	swaps   *strings.Replacer
+	own     bool // the document brings its servers up itself
+	cluster cluster
+	ports   [4]int // source, replica, publisher's status, detector's status
 
 	mu      sync.Mutex
 	running map[string]*daemon
