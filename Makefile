@@ -6,6 +6,7 @@ SHELL         := bash
 
 # Tools are run at a pinned version and built by Go itself, so there is nothing to install and nothing to keep in step.
 LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+SBOM := go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 BUF  := go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 
 GENERATED := message/tricklepb
@@ -16,7 +17,7 @@ FLAGS ?=
 
 .PHONY: help
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Watch drift appear, be corrected, and a resync happen, on embedded parts
@@ -40,6 +41,16 @@ bench: prerequisites ## Measure what comparing, verifying and resyncs cost again
 .PHONY: build
 build: ## Build the commands into bin/, static, without cgo
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: sbom
+sbom: ## Write what each command is made of, as CycloneDX, into bin/
+	@mkdir -p bin
+	$(SBOM) app -json -licenses -main cmd/trickle -output bin/trickle.cdx.json .
+	$(SBOM) app -json -licenses -main cmd/trickle-consumer -output bin/trickle-consumer.cdx.json .
+
+.PHONY: image-check
+image-check: ## Build what goes into the image, for each platform, and try it in an empty root; needs no Docker
+	@scripts/image-check
 
 .PHONY: generate
 generate: ## Write again what is generated: the protobuf code from proto/, and what the chart has of others
