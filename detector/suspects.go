@@ -259,6 +259,18 @@ func (d *Detector) escalate(ctx context.Context, table string) error {
 	return nil
 }
 
+// Fill is how much of a threshold is reached: at 1, Passed names the limit.
+func Fill(t policy.Threshold, discrepancies, rows int) float64 {
+	fill := 0.0
+	if t.Discrepancies > 0 {
+		fill = float64(discrepancies) / float64(t.Discrepancies)
+	}
+	if t.Ratio > 0 && rows > 0 && rows >= t.MinRows {
+		fill = max(fill, float64(discrepancies)/(float64(t.Ratio)*float64(rows)))
+	}
+	return fill
+}
+
 // Passed tells which limit of a threshold is reached, in words; empty: none. It is a pure function of the window's counts.
 func Passed(t policy.Threshold, discrepancies, rows int) string {
 	if t.Discrepancies > 0 && discrepancies >= t.Discrepancies {

@@ -2,13 +2,13 @@ package keeper
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/measure"
 )
 
 // Report is how the base-line view stands, as `trickle status --format json` prints it.
@@ -87,13 +87,9 @@ func (k *Keeper) Status() *Report {
 
 // Observe registers the state of the view with a meter. Of several publishers only the one that keeps the view tells.
 func (k *Keeper) Observe(meter metric.Meter) error {
-	var failed error
-	gauge := func(name, unit, text string) metric.Float64ObservableGauge {
-		g, err := meter.Float64ObservableGauge("trickle.baseline."+name, metric.WithUnit(unit), metric.WithDescription(text))
-		if err != nil {
-			failed = err
-		}
-		return g
+	set := measure.On(meter)
+	gauge := func(name, unit, text string) measure.Observable {
+		return set.Gauge("trickle.baseline."+name, unit, text)
 	}
 	valid := gauge("valid", "", "1 while the newest set is a restore point, else 0.")
 	age := gauge("age", "s", "Since the oldest position of the newest set was read.")
@@ -103,43 +99,30 @@ func (k *Keeper) Observe(meter metric.Meter) error {
 	late := gauge("late", "", "1 while the ceilings do not let the next set be ready before the newest expires, else 0.")
 	building := gauge("building", "", "1 while a set is being built, else 0.")
 	failing := gauge("build.failing", "", "Builds that failed in a row.")
-	failures, err := meter.Int64ObservableCounter("trickle.baseline.build.failures", metric.WithDescription("Builds that failed."))
-	if failed == nil {
-		failed = err
-	}
-	if failed != nil {
-		return fmt.Errorf("registering the metrics of the base-line view: %w", failed)
-	}
-	yes := func(b bool) float64 {
-		if b {
-			return 1
-		}
-		return 0
-	}
-	_, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	failures := set.Total("trickle.baseline.build.failures", "", "Builds that failed.")
+	return set.Observe(func(_ context.Context, tell measure.Tell) {
 		s, now := k.shown(), time.Now()
-		o.ObserveInt64(failures, int64(s.failed))
+		tell(failures, float64(s.failed))
 		if !s.leads || !s.known {
-			return nil
+			return
 		}
-		o.ObserveFloat64(valid, yes(s.age.Reason == ""))
-		o.ObserveFloat64(late, yes(s.late != ""))
-		o.ObserveFloat64(building, yes(s.building != nil))
-		o.ObserveFloat64(failing, float64(s.failures))
+		tell(valid, 1-measure.Is(s.age.Reason))
+		tell(late, measure.Is(s.late))
+		tell(failing, float64(s.failures))
+		if s.building != nil {
+			tell(building, 1)
+		} else {
+			tell(building, 0)
+		}
 		if !s.age.Taken.IsZero() {
-			o.ObserveFloat64(age, max(0, now.Sub(s.age.Taken)).Seconds())
-			o.ObserveFloat64(events, float64(s.age.Events))
+			tell(age, max(0, now.Sub(s.age.Taken)).Seconds())
+			tell(events, float64(s.age.Events))
 		}
 		if !s.age.RefreshDue.IsZero() {
-			o.ObserveFloat64(due, s.age.RefreshDue.Sub(now).Seconds())
+			tell(due, s.age.RefreshDue.Sub(now).Seconds())
 		}
 		if !s.age.Expires.IsZero() {
-			o.ObserveFloat64(expires, s.age.Expires.Sub(now).Seconds())
+			tell(expires, s.age.Expires.Sub(now).Seconds())
 		}
-		return nil
-	}, valid, age, events, due, expires, late, building, failing, failures)
-	if err != nil {
-		return fmt.Errorf("registering the metrics of the base-line view: %w", err)
-	}
-	return nil
+	})
 }

@@ -138,6 +138,17 @@ func (l *Ledger) Allow(ctx context.Context, tx pgx.Tx, lim Limits) (Allowance, e
 	return Allowance{Deletes: max(0, lim.Deletes-deletes), Corrections: max(0, lim.Corrections-corrections)}, nil
 }
 
+// BrakeCounts are the deletions and the corrections that count for the brake.
+func (l *Ledger) BrakeCounts(ctx context.Context, window time.Duration) (deletes, corrections int, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT count(*) FILTER (WHERE c.kind = 'extra'), count(*) FILTER (WHERE c.resync_id IS NULL)
+		FROM trickle.pipelines p JOIN trickle.corrections c USING (pipeline)
+		WHERE p.pipeline = $1 AND c.at > greatest(clock_timestamp() - $2::interval, p.brake_released_at)`, l.pipeline, window).Scan(&deletes, &corrections)
+	if err != nil {
+		return 0, 0, fmt.Errorf("counting for the brake: %w", missing(err))
+	}
+	return deletes, corrections, nil
+}
+
 // Brake puts the brake on. While a restore is under way it has nothing to stop, and what was held was held by that.
 func (l *Ledger) Brake(ctx context.Context, reason string) error {
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET brake_reason = $2, brake_at = clock_timestamp() WHERE pipeline = $1 AND brake_reason IS NULL AND NOT `+restoring, l.pipeline, reason)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/policy"
 )
 
@@ -138,24 +139,23 @@ const staleGate = time.Minute
 
 // Report reads how things stand. It fails with ErrNotMigrated where no detector ever ran, and names the pipelines there are when this one is unknown.
 func (l *Ledger) Report(ctx context.Context) (Report, error) {
+	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportEstimates, l.reportResyncs, l.reportRestore, l.reportBaselines, l.reportJournal)
+}
+
+// Standing is a Report without what was corrected, so that it costs as much however long the journal has grown.
+func (l *Ledger) Standing(ctx context.Context) (Report, error) {
+	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportResyncs)
+}
+
+func (l *Ledger) read(ctx context.Context, parts ...func(context.Context, pgx.Tx, *Report) error) (Report, error) {
 	r := Report{Pipeline: l.pipeline, Tables: []TableReport{}, Resyncs: []ResyncReport{}, Baselines: []BaselineReport{}}
 	err := pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if err := l.reportPipeline(ctx, tx, &r); err != nil {
-			return err
+		for _, part := range parts {
+			if err := part(ctx, tx, &r); err != nil {
+				return err
+			}
 		}
-		if err := l.reportTables(ctx, tx, &r); err != nil {
-			return err
-		}
-		if err := l.reportEstimates(ctx, tx, &r); err != nil {
-			return err
-		}
-		if err := l.reportResyncs(ctx, tx, &r); err != nil {
-			return err
-		}
-		if err := l.reportRestore(ctx, tx, &r); err != nil {
-			return err
-		}
-		return l.reportBaselines(ctx, tx, &r)
+		return nil
 	})
 	if err != nil {
 		return r, fmt.Errorf("reading the ledger: %w", missing(err))
@@ -207,14 +207,10 @@ func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
 			CASE WHEN t.ranges = 0 THEN 0 ELSE least(1, g.n::float8 / t.ranges) END, g.oldest,
 			(SELECT count(*) FROM trickle.suspects s WHERE s.pipeline = t.pipeline AND s.table_name = t.table_name),
 			(SELECT count(*) FROM trickle.discrepancies d JOIN trickle.pipelines p USING (pipeline)
-				WHERE d.pipeline = t.pipeline AND d.table_name = t.table_name AND d.at > clock_timestamp() - p.window_length),
-			c.missing + copied.rows, c.mismatched, c.extra
+				WHERE d.pipeline = t.pipeline AND d.table_name = t.table_name AND d.at > clock_timestamp() - p.window_length)
 		FROM trickle.tables t
 		CROSS JOIN LATERAL (SELECT count(*) AS n, min(verified_at) AS oldest FROM trickle.ranges g
 			WHERE g.pipeline = t.pipeline AND g.table_name = t.table_name AND g.cycle + 1 >= t.cycle) g
-		CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE kind = 'missing') AS missing, count(*) FILTER (WHERE kind = 'mismatched') AS mismatched,
-			count(*) FILTER (WHERE kind = 'extra') AS extra FROM trickle.corrections c WHERE c.pipeline = t.pipeline AND c.table_name = t.table_name) c
-		CROSS JOIN LATERAL (SELECT coalesce(sum(c.rows), 0)::bigint AS rows FROM trickle.copies c WHERE c.pipeline = t.pipeline AND c.table_name = t.table_name) copied
 		WHERE t.pipeline = $1 ORDER BY 1`, l.pipeline)
 	if err != nil {
 		return err
@@ -222,7 +218,7 @@ func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
 	r.Tables, err = pgx.AppendRows(r.Tables, rows, func(row pgx.CollectableRow) (TableReport, error) {
 		var t TableReport
 		err := row.Scan(&t.Table, &t.Replica, &t.Digest, &t.RowsVerified, &t.RangesVerified, &t.Resolved, &t.Failed, &t.LastFailure, &t.Paused,
-			&t.Coverage, &t.OldestVerification, &t.Suspects, &t.Discrepancies, &t.Corrected.Missing, &t.Corrected.Mismatched, &t.Corrected.Extra)
+			&t.Coverage, &t.OldestVerification, &t.Suspects, &t.Discrepancies)
 		return t, err
 	})
 	return err
@@ -230,7 +226,7 @@ func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
 
 func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error {
 	rows, err := tx.Query(ctx, `SELECT s.id, s.scope, s.table_name, s.state, s.rows, s.reason, coalesce(s.failure, ''), s.requested_at, s.ended_at, g.n, g.done,
-			(SELECT count(*) FROM trickle.corrections c WHERE c.resync_id = s.id) + (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.resync_id = s.id), d.state, coalesce(d.signal, ''), coalesce(d.attempts, 0), coalesce(d.rows, 0),
+			d.state, coalesce(d.signal, ''), coalesce(d.attempts, 0), coalesce(d.rows, 0),
 			coalesce(d.remaining, 0), coalesce(d.failure, '')
 		FROM trickle.resyncs s
 		LEFT JOIN trickle.snapshots d ON d.resync_id = s.id
@@ -243,7 +239,7 @@ func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error 
 		var s ResyncReport
 		var snapshot SnapshotReport
 		var state *string
-		err := row.Scan(&s.ID, &s.Scope, &s.Table, &s.State, &s.Rows, &s.Why, &s.Failure, &s.Requested, &s.Ended, &s.Ranges, &s.RangesDone, &s.Corrected,
+		err := row.Scan(&s.ID, &s.Scope, &s.Table, &s.State, &s.Rows, &s.Why, &s.Failure, &s.Requested, &s.Ended, &s.Ranges, &s.RangesDone,
 			&state, &snapshot.Signal, &snapshot.Attempts, &snapshot.Rows, &snapshot.Remaining, &snapshot.Failure)
 		if state != nil {
 			snapshot.State, s.Snapshot = *state, &snapshot
@@ -251,4 +247,56 @@ func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error 
 		return s, err
 	})
 	return err
+}
+
+// reportJournal counts what was corrected, in one pass over the journal.
+func (l *Ledger) reportJournal(ctx context.Context, tx pgx.Tx, r *Report) error {
+	rows, err := tx.Query(ctx, `SELECT table_name, coalesce(resync_id, ''), kind, count(*) FROM trickle.corrections WHERE pipeline = $1 GROUP BY 1, 2, 3
+		UNION ALL SELECT table_name, resync_id, 'missing', sum(rows)::bigint FROM trickle.copies WHERE pipeline = $1 GROUP BY 1, 2`, l.pipeline)
+	if err != nil {
+		return err
+	}
+	tables, resyncs := map[string]Kinds{}, map[string]int64{}
+	var table, resync, kind string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&table, &resync, &kind, &n}, func() error {
+		k := tables[table]
+		switch drift.Kind(kind) {
+		case drift.Missing:
+			k.Missing += n
+		case drift.Mismatched:
+			k.Mismatched += n
+		case drift.Extra:
+			k.Extra += n
+		}
+		tables[table] = k
+		resyncs[resync] += int64(n)
+		return nil
+	})
+	for i, t := range r.Tables {
+		r.Tables[i].Corrected = tables[t.Table]
+	}
+	for i, s := range r.Resyncs {
+		r.Resyncs[i].Corrected = resyncs[s.ID]
+	}
+	return err
+}
+
+// ResyncCount is how many resyncs of a scope are, or ended, in a state.
+type ResyncCount struct {
+	Scope, State string
+	N            int64
+}
+
+// ResyncCounts counts all resyncs that there ever were.
+func (l *Ledger) ResyncCounts(ctx context.Context) ([]ResyncCount, error) {
+	rows, err := l.pool.Query(ctx, `SELECT scope, state, count(*) FROM trickle.resyncs WHERE pipeline = $1 GROUP BY 1, 2`, l.pipeline)
+	if err != nil {
+		return nil, fmt.Errorf("counting resyncs: %w", missing(err))
+	}
+	out, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ResyncCount])
+	if err != nil {
+		return nil, fmt.Errorf("counting resyncs: %w", missing(err))
+	}
+	return out, nil
 }

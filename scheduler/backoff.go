@@ -66,5 +66,5 @@ func (b *backoff) hold(w work, d decision, part float64) decision {
 		return d
 	}
 	took := max(leastWork, w.end.Sub(w.start))
-	return d.later(w.start.Add(time.Duration(float64(took)/(b.speed*part))), b.reason)
+	return d.later(decision{w.start.Add(time.Duration(float64(took) / (b.speed * part))), ByBusy, b.reason})
 }

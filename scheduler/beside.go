@@ -96,10 +96,10 @@ func (b *Beside) next(now time.Time) decision {
 		if opens.IsZero() {
 			opens = now.Add(horizon)
 		}
-		return decision{opens, "window closed until " + opens.Format(time.RFC3339)}
+		return decision{opens, ByWindow, "window closed until " + opens.Format(time.RFC3339)}
 	}
 	if b.last.start.IsZero() {
-		return decision{b.from, "the ceilings: the scan gives half of them up"}
+		return decision{b.from, ByCeilings, "the ceilings: the scan gives half of them up"}
 	}
 	return s.backoff.hold(b.last, ceilings(b.last, s.policy.Rate, halved), halved)
 }

@@ -65,13 +65,13 @@ func Foresee(p *policy.Policy, s Size, now time.Time) (Forecast, error) {
 	}
 	w := work{start: now, end: now.Add(source), rows: int(math.Round(rows)), bytes: int64(sent), source: source}
 	d := ceilings(w, p.Rate, 1)
-	fastest := d.later(w.end, "the source: ranges are read one after the other") // without a cycle to spread over
+	fastest := d.later(decision{w.end, BySource, "the source: ranges are read one after the other"}) // without a cycle to spread over
 	// Of all ranges but the one that was just done, as pace has it in the midst of a cycle.
 	even := w.start.Add(spread(now, f.Cycle, windows, []load{{left: int(f.Ranges - 1), started: now}}))
 	if f.Ranges == 1 {
 		even = w.start.Add(windows.Between(now, now.Add(f.Cycle)))
 	}
-	chosen := fastest.later(even, fmt.Sprintf("schedule.cycle %s: spread evenly", p.Schedule.Cycle))
+	chosen := fastest.later(decision{even, ByCycle, fmt.Sprintf("schedule.cycle %s: spread evenly", p.Schedule.Cycle)})
 	f.Interval, f.Reason = chosen.at.Sub(now), chosen.reason
 	if open := windows.Between(now, now.Add(f.Cycle)); open > 0 {
 		f.Open = open.Seconds() / f.Cycle.Seconds()

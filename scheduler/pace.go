@@ -30,13 +30,14 @@ type load struct {
 // decision says when the next range may begin and what holds it until then.
 type decision struct {
 	at     time.Time
+	by     string // one of By…
 	reason string
 }
 
 // later keeps the decision that holds longer.
-func (d decision) later(at time.Time, reason string) decision {
-	if at.After(d.at) {
-		return decision{at, reason}
+func (d decision) later(o decision) decision {
+	if o.at.After(d.at) {
+		return o
 	}
 	return d
 }
@@ -45,20 +46,20 @@ func (d decision) later(at time.Time, reason string) decision {
 // the time w itself took is part of the interval and nothing is ever saved up for a burst; that is why no token bucket is needed.
 func pace(w work, p *policy.Policy, windows Windows, o obligations) decision {
 	d := ceilings(w, p.Rate, o.part)
-	return d.later(w.start.Add(spread(w.start, time.Duration(p.Schedule.Cycle), windows, o.loads)), "cycle: spread over the time that is left")
+	return d.later(decision{w.start.Add(spread(w.start, time.Duration(p.Schedule.Cycle), windows, o.loads)), ByCycle, "cycle: spread over the time that is left"})
 }
 
 // ceilings is when the next piece of work may begin for them alone, if part of them is its own.
 func ceilings(w work, rate policy.Rate, part float64) decision {
 	d := decision{at: w.start}
 	if r := rate.RowsPerSecond; r > 0 {
-		d = d.later(w.start.Add(seconds(float64(w.rows)/(float64(r)*part))), fmt.Sprintf("rate.rows_per_second %d", r))
+		d = d.later(decision{w.start.Add(seconds(float64(w.rows) / (float64(r) * part))), ByRows, fmt.Sprintf("rate.rows_per_second %d", r)})
 	}
 	if r := rate.BytesPerSecond; r > 0 {
-		d = d.later(w.start.Add(seconds(float64(w.bytes)/(float64(r)*part))), fmt.Sprintf("rate.bytes_per_second %s", r))
+		d = d.later(decision{w.start.Add(seconds(float64(w.bytes) / (float64(r) * part))), ByBytes, fmt.Sprintf("rate.bytes_per_second %s", r)})
 	}
 	if r := rate.SourceShare; r > 0 {
-		d = d.later(w.start.Add(seconds(w.source.Seconds()/(float64(r)*part))), fmt.Sprintf("rate.source_share %s", r))
+		d = d.later(decision{w.start.Add(seconds(w.source.Seconds() / (float64(r) * part))), ByShare, fmt.Sprintf("rate.source_share %s", r)})
 	}
 	return d
 }

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/measure"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/telemetry/pulse"
@@ -134,6 +135,10 @@ type Scheduler struct {
 	heard       time.Time // when another publisher was last heard to be building
 	besideUntil time.Time // until then what is over by now has its share
 	besideWaits string
+
+	spent  map[string]*spending     // by table, in all since the process began
+	waited map[string]time.Duration // by what it was for
+	labels measure.Tables
 }
 
 // New returns a scheduler that has done nothing yet.
@@ -179,6 +184,7 @@ func (s *Scheduler) SetPolicy(p *policy.Policy) error {
 type Result struct {
 	Scanned bool      // a range was scanned, or tried
 	Until   time.Time // nothing happens before; the zero time for at once
+	By      string    // what holds it: one of By…
 	Reason  string    // why not
 }
 
@@ -199,7 +205,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 				break
 			}
 			s.log.Error("the scan can't go on and is tried again", "err", err, "in", retry)
-			result = Result{Until: time.Now().Add(retry), Reason: err.Error()}
+			result = Result{Until: time.Now().Add(retry), By: ByFailure, Reason: err.Error()}
 			retry = min(2*retry, lastRetry)
 		} else {
 			retry = firstRetry
@@ -211,7 +217,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		}
 		changed := s.shares.Changed
 		s.mu.Unlock()
+		asleep := time.Now()
 		s.sleep(ctx, result.Until, changed)
+		s.rested(result.By, time.Since(asleep))
 	}
 	return context.Cause(ctx)
 }

@@ -10,6 +10,7 @@ import (
 // Status is a snapshot for people and pages.
 type Status struct {
 	Waiting       string     `json:"waiting"`         // why nothing is being scanned; empty while something is
+	WaitingBy     string     `json:"waiting_by"`      // what kind of reason that is, one of By…
 	Until         time.Time  `json:"until"`           // when that may end; the zero time while scanning
 	RowsPerSecond float64    `json:"rows_per_second"` // of late
 	Speed         float64    `json:"speed"`           // below 1 while the source is busy: the share of the time that may be spent scanning
@@ -36,7 +37,7 @@ func (s *Scheduler) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := Status{
-		Waiting: s.waiting.Reason, Until: s.waiting.Until, RowsPerSecond: s.rate, Speed: s.backoff.speed,
+		Waiting: s.waiting.Reason, WaitingBy: s.waiting.By, Until: s.waiting.Until, RowsPerSecond: s.rate, Speed: s.backoff.speed,
 		Shares: s.shares.Of, Mine: slices.AppendSeq([]int{}, maps.Keys(s.held)), Tables: []Progress{},
 	}
 	slices.Sort(out.Mine)

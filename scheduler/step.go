@@ -42,14 +42,14 @@ func (s *Scheduler) runOnce(ctx context.Context) (Result, error) {
 		if opens.IsZero() {
 			opens = now.Add(horizon)
 		}
-		return Result{Until: earliest(opens, now.Add(discoverEvery)), Reason: "window closed until " + opens.Format(time.RFC3339)}, nil
+		return Result{Until: earliest(opens, now.Add(discoverEvery)), By: ByWindow, Reason: "window closed until " + opens.Format(time.RFC3339)}, nil
 	}
 	s.measure(ctx, now)
 	if planned, err := s.planNext(ctx, now); planned || err != nil {
 		return Result{Scanned: planned}, err
 	}
 	if d := s.pace(); d.at.After(now) {
-		return Result{Until: earliest(d.at, now.Add(loadEvery)), Reason: d.reason}, nil
+		return Result{Until: earliest(d.at, now.Add(loadEvery)), By: d.by, Reason: d.reason}, nil
 	}
 	sp, next := s.pick(now)
 	if sp == nil {
@@ -174,7 +174,7 @@ func (s *Scheduler) pick(now time.Time) (*span, Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cycle := time.Duration(s.policy.Schedule.Cycle)
-	idle := Result{Until: s.discovered.Add(discoverEvery), Reason: "there is no table to scan"}
+	idle := Result{Until: s.discovered.Add(discoverEvery), By: ByIdle, Reason: "there is no table to scan"}
 	switch {
 	case len(s.held) == 0:
 		idle.Reason = "no share of the work is this publisher's"
@@ -187,21 +187,21 @@ func (s *Scheduler) pick(now time.Time) (*span, Result) {
 		sp := s.spans[id]
 		switch due := sp.due(cycle); {
 		case sp.table.paused != "":
-			idle.Reason = "every table that is due is paused"
+			idle.By, idle.Reason = ByPaused, "every table that is due is paused"
 		case due.After(now):
 			if first.IsZero() || due.Before(first) {
 				first = due
 			}
 		case sp.idle() && !s.over(sp.plan, sp.state.Cycle):
-			idle.Reason = "waiting for the other publishers to end the cycle"
+			idle.By, idle.Reason = ByOthers, "waiting for the other publishers to end the cycle"
 		case len(sp.chain) > 0 && !s.cut(sp, now):
-			idle.Reason = "waiting for the other publishers to cut their part of a table"
+			idle.By, idle.Reason = ByOthers, "waiting for the other publishers to cut their part of a table"
 		case best == nil || sp.ahead(now, cycle) < best.ahead(now, cycle):
 			best = sp
 		}
 	}
 	if !first.IsZero() {
-		idle.Reason = "nothing is due: the next cycle or retry begins at " + first.Format(time.RFC3339)
+		idle.By, idle.Reason = ByIdle, "nothing is due: the next cycle or retry begins at "+first.Format(time.RFC3339)
 		idle.Until = earliest(idle.Until, first)
 	}
 	return best, idle
@@ -257,6 +257,7 @@ func (s *Scheduler) scan(ctx context.Context, sp *span) (Result, error) {
 	start := time.Now()
 	job.Complete = start.Sub(r.CompleteAt) > stale
 	scanned, err := s.scanner.Scan(ctx, job)
+	s.spend(job.Table, scanned)
 	if err != nil {
 		return s.fail(ctx, sp, err)
 	}

@@ -11,8 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/trickle-verify/trickle/measure"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/telemetry/pulse"
@@ -83,6 +85,18 @@ type Stats struct {
 // Stats returns the counts so far.
 func (s *Server) Stats() Stats {
 	return Stats{Answered: s.answered.Load(), Skipped: s.skipped.Load(), Unsent: s.unsent.Load()}
+}
+
+// Observe registers the counts with a meter.
+func (s *Server) Observe(meter metric.Meter) error {
+	set := measure.On(meter)
+	skipped := set.Total("trickle.requests.skipped", "{message}", "Messages among the replicas' requests that could not be read or believed.")
+	unsent := set.Total("trickle.answers.unsent", "{message}", "Answers that could not be sent; their askers ask again.")
+	return set.Observe(func(_ context.Context, tell measure.Tell) {
+		n := s.Stats()
+		tell(skipped, float64(n.Skipped))
+		tell(unsent, float64(n.Unsent))
+	})
 }
 
 // Run answers until the context ends, which is no error. Requests that it was answering then are answered by whoever comes next.

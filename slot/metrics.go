@@ -2,10 +2,11 @@ package slot
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/trickle-verify/trickle/measure"
 )
 
 // scrape bounds how long whoever collects metrics waits for the source.
@@ -13,34 +14,24 @@ const scrape = 5 * time.Second
 
 // Observe registers the slot's lag with a meter; it is read when somebody asks, and absent while it is unknown or no slot is named.
 func (w *Watch) Observe(meter metric.Meter, name func() string) error {
-	lag, err := meter.Float64ObservableGauge("trickle.slot.lag", metric.WithUnit("s"), metric.WithDescription("How far the reader of gate.slot is behind; absent while unknown."))
-	if err != nil {
-		return fmt.Errorf("registering the slot's metrics: %w", err)
-	}
-	usable, err := meter.Int64ObservableGauge("trickle.slot.usable", metric.WithDescription("1 while somebody reads gate.slot and nothing is wrong with it, else 0."))
-	if err != nil {
-		return fmt.Errorf("registering the slot's metrics: %w", err)
-	}
-	_, err = meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+	set := measure.On(meter)
+	lag := set.Gauge("trickle.slot.lag", "s", "How far the reader of gate.slot is behind; absent while unknown.")
+	usable := set.Gauge("trickle.slot.usable", "", "1 while somebody reads gate.slot and nothing is wrong with it, else 0; absent where the policy names no slot.")
+	return set.Observe(func(ctx context.Context, tell measure.Tell) {
 		n := name()
 		if n == "" {
-			return nil
+			return
 		}
 		ctx, cancel := context.WithTimeout(ctx, scrape)
 		defer cancel()
 		s, err := w.Look(ctx, n)
 		if err != nil || s.Reason != "" {
-			o.ObserveInt64(usable, 0)
+			tell(usable, 0)
 		} else {
-			o.ObserveInt64(usable, 1)
+			tell(usable, 1)
 		}
 		if err == nil && s.Lag() >= 0 {
-			o.ObserveFloat64(lag, s.Lag().Seconds())
+			tell(lag, s.Lag().Seconds())
 		}
-		return nil
-	}, lag, usable)
-	if err != nil {
-		return fmt.Errorf("registering the slot's metrics: %w", err)
-	}
-	return nil
+	})
 }

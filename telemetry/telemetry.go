@@ -33,10 +33,14 @@ const scope = "github.com/trickle-verify/trickle"
 // pipelineKey names the pipeline in every metric and with every span.
 const pipelineKey = attribute.Key("pipeline")
 
+// consumerKey names the replica in every metric of its detectors.
+const consumerKey = attribute.Key("consumer")
+
 // Options are who tells.
 type Options struct {
 	Service  string // trickle or trickle-consumer, unless OTEL_SERVICE_NAME says otherwise
 	Pipeline string
+	Consumer string // names the replica; empty on the source's side
 	Instance string // tells the processes of a service apart
 	Log      *slog.Logger
 }
@@ -59,7 +63,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 		exporter.WithRegisterer(registry),
 		exporter.WithoutScopeInfo(),
 		exporter.WithoutTargetInfo(),
-		exporter.WithResourceAsConstantLabels(attribute.NewAllowKeysFilter(pipelineKey)),
+		exporter.WithResourceAsConstantLabels(attribute.NewAllowKeysFilter(pipelineKey, consumerKey)),
 	)
 	err = errors.Join(err, registry.Register(collectors.NewGoCollector()), registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
 	if err != nil {
@@ -88,14 +92,17 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	return t, nil
 }
 
-// describe says who tells; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word, but for the pipeline.
+// describe says who tells; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word, but for the pipeline and the replica.
 func describe(ctx context.Context, o Options) (*resource.Resource, error) {
-	pipeline := pipelineKey.String(o.Pipeline)
+	named := []attribute.KeyValue{pipelineKey.String(o.Pipeline)}
+	if o.Consumer != "" {
+		named = append(named, consumerKey.String(o.Consumer))
+	}
 	about, err := resource.New(ctx,
 		resource.WithAttributes(attribute.String("service.name", o.Service), attribute.String("service.version", version()), attribute.String("service.instance.id", o.Instance)),
 		resource.WithTelemetrySDK(),
 		resource.WithFromEnv(),
-		resource.WithAttributes(pipeline),
+		resource.WithAttributes(named...),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)

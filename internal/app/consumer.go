@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/debezium"
 	"github.com/trickle-verify/trickle/detector"
+	"github.com/trickle-verify/trickle/digest"
+	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/gate"
 	"github.com/trickle-verify/trickle/heartbeat"
 	"github.com/trickle-verify/trickle/ledger"
@@ -26,6 +29,7 @@ import (
 	"github.com/trickle-verify/trickle/scanner"
 	"github.com/trickle-verify/trickle/sidechannel"
 	"github.com/trickle-verify/trickle/status"
+	"github.com/trickle-verify/trickle/telemetry"
 	"github.com/trickle-verify/trickle/tracing"
 	"github.com/trickle-verify/trickle/transport"
 )
@@ -41,6 +45,7 @@ type consumer struct {
 	detector *detector.Detector
 	resync   *resync.Runner
 	reload   *reload
+	gauges   *gauges
 	settings Settings
 }
 
@@ -50,6 +55,21 @@ type replicaWiring struct {
 	identity postgres.Identity
 	bus      transport.Bus
 	spans    *tracing.Spans
+	meter    metric.Meter
+}
+
+// copies counts the rows that are copied in bulk.
+type copies struct {
+	*replica.Replica
+	counted *detector.Measures
+}
+
+func (c copies) Copy(ctx context.Context, table string, n drift.Copy, kind digest.Kind) (drift.Outcome, error) {
+	out, err := c.Replica.Copy(ctx, table, n, kind)
+	if err == nil && out.Result == drift.Written {
+		c.counted.Copied(ctx, table, n.Print.Rows)
+	}
+	return out, err
 }
 
 func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWiring) (*consumer, error) {
@@ -77,11 +97,19 @@ func newConsumer(ctx context.Context, s Settings, p *policy.Policy, w replicaWir
 		c.gate.Saw(at, 0)
 	}
 	rep := replica.New(w.pool, c.ledger, replica.Options{Map: c.mapping, Write: func() replica.Writing { return writing(c.policy.Load()) }})
+	counted, err := detector.NewMeasures(w.meter)
+	if err != nil {
+		return nil, err
+	}
+	if known, err := c.ledger.TableNames(ctx); err == nil {
+		counted.Begin(ctx, known...)
+	}
+	c.gauges = &gauges{ledger: c.ledger, policy: c.policy.Load}
 	c.detector = detector.New(p, detector.Parts{
-		Replica: rep, Ledger: c.ledger, Asker: c.client, Gate: c.gate, Log: s.Log, Self: w.identity.String(), NewID: newID, Spans: w.spans,
+		Replica: counted.Replica(rep), Ledger: counted.Ledger(c.ledger), Asker: c.client, Gate: c.gate, Log: s.Log, Self: w.identity.String(), NewID: newID, Spans: w.spans,
 	})
 	parts := resync.Parts{
-		Ledger: c.ledger, Source: c.detector.Source(), Replica: rep, Corrector: c.detector.Corrector(), Copier: rep, Gate: c.gate, Log: s.Log, Policy: c.policy.Load, Spans: w.spans,
+		Ledger: c.ledger, Source: c.detector.Source(), Replica: rep, Corrector: c.detector.Corrector(), Copier: copies{rep, counted}, Gate: c.gate, Log: s.Log, Policy: c.policy.Load, Spans: w.spans,
 	}
 	if kafka, ok := w.bus.(debezium.Bus); ok {
 		parts.Debezium, parts.Snapshots = &debezium.Line{Bus: kafka, Group: message.Topics{Pipeline: p.Pipeline}.DebeziumGroup(name), Log: s.Log}, c.ledger
@@ -169,18 +197,18 @@ func (i inbox) Fetch(ctx context.Context) ([]detector.Delivery, error) {
 func Consumer(ctx context.Context, s Settings) error { return s.serve(ctx, s.detecting) }
 
 func (s Settings) detecting(ctx context.Context, st *stack) (started, error) {
-	g, err := s.ground(ctx, st, side{consuming, s.openReplica, func(p *policy.Policy, id postgres.Identity) (Needs, error) {
+	g, err := s.ground(ctx, st, side{name: consuming, open: s.openReplica, needs: func(p *policy.Policy, id postgres.Identity) (Needs, error) {
 		name, err := s.consumer(id)
 		return ConsumerNeeds(p, name), err
-	}})
+	}, consumer: s.consumer})
 	if err != nil {
 		return started{}, err
 	}
-	c, err := newConsumer(ctx, s, g.policy, replicaWiring{g.pool, g.identity, g.bus, tracing.New(g.telemetry.Tracer())})
+	c, err := newConsumer(ctx, s, g.policy, replicaWiring{g.pool, g.identity, g.bus, tracing.New(g.telemetry.Tracer()), g.telemetry.Meter()})
 	if err != nil {
 		return started{}, err
 	}
-	if err := observe(g.telemetry.Meter(), c.observe); err != nil {
+	if err := observe(g.telemetry.Meter(), c.reload.Observe, c.observe); err != nil {
 		return started{}, err
 	}
 	s.Log.Info("detecting", "pipeline", g.policy.Pipeline, "consumer", c.name, "replica", g.identity.String())
@@ -225,10 +253,6 @@ func (s Settings) single(ctx context.Context, st *stack) (started, error) {
 	if err := withoutKafka(p); err != nil {
 		return started{}, err
 	}
-	tell, err := s.telemetry(ctx, st, publishing, p.Pipeline)
-	if err != nil {
-		return started{}, err
-	}
 	source, sourceID, err := s.openSource(ctx, st)
 	if err != nil {
 		return started{}, err
@@ -250,6 +274,10 @@ func (s Settings) single(ctx context.Context, st *stack) (started, error) {
 	if err != nil {
 		return started{}, err
 	}
+	tell, err := s.telemetry(ctx, st, telemetry.Options{Service: publishing, Pipeline: p.Pipeline, Consumer: name})
+	if err != nil {
+		return started{}, err
+	}
 	if err := bus.Ensure(ctx, slices.Concat(PublisherNeeds(p.Pipeline).Topics, DetectorNeeds(p.Pipeline, name).Topics)...); err != nil {
 		return started{}, err
 	}
@@ -263,16 +291,16 @@ func (s Settings) single(ctx context.Context, st *stack) (started, error) {
 		}
 	})
 	spans := tracing.New(tell.Tracer())
-	pub, err := newPublisher(ctx, s, p, sourceWiring{source, primary, sourceID, bus, cursor.Sole{Single: store}, spans})
+	pub, err := newPublisher(ctx, s, p, sourceWiring{source, primary, sourceID, bus, cursor.Sole{Single: store}, spans, tell.Meter()})
 	if err != nil {
 		return started{}, err
 	}
-	con, err := newConsumer(ctx, s, p, replicaWiring{rep, replicaID, bus, spans})
+	con, err := newConsumer(ctx, s, p, replicaWiring{rep, replicaID, bus, spans, tell.Meter()})
 	if err != nil {
 		return started{}, err
 	}
 	pub.reload = con.reload // one file, one process
-	if err := observe(tell.Meter(), con.gate.Observe, pub.observe); err != nil {
+	if err := observe(tell.Meter(), con.reload.Observe, con.observe, pub.observe); err != nil {
 		return started{}, err
 	}
 	s.Log.Info("verifying", "pipeline", p.Pipeline, "source", sourceID.String(), "replica", replicaID.String())

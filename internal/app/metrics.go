@@ -2,12 +2,15 @@ package app
 
 import (
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/trickle-verify/trickle/measure"
+	"github.com/trickle-verify/trickle/postgres"
 	"github.com/trickle-verify/trickle/telemetry"
 )
 
@@ -21,8 +24,9 @@ const (
 )
 
 // telemetry starts what metrics and traces go through.
-func (s Settings) telemetry(ctx context.Context, st *stack, service, pipeline string) (*telemetry.Telemetry, error) {
-	t, err := telemetry.Start(ctx, telemetry.Options{Service: service, Pipeline: pipeline, Instance: instance(), Log: s.Log})
+func (s Settings) telemetry(ctx context.Context, st *stack, o telemetry.Options) (*telemetry.Telemetry, error) {
+	o.Instance, o.Log = instance(), s.Log
+	t, err := telemetry.Start(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -55,23 +59,36 @@ func observe(meter metric.Meter, parts ...func(metric.Meter) error) error {
 	return nil
 }
 
+// observe registers all but the policy, which both sides of one process share.
 func (p *publisher) observe(meter metric.Meter) error {
-	if err := p.reload.Observe(meter); err != nil {
-		return err
-	}
 	if p.keeper != nil {
 		if err := p.keeper.Observe(meter); err != nil {
 			return err
 		}
 	}
+	if err := errors.Join(p.scheduler.Observe(meter), p.server.Observe(meter), observeSource(meter, p.source.Seen)); err != nil {
+		return err
+	}
 	return p.slot.Observe(meter, p.watched)
 }
 
+// observeSource registers what reading the source met with.
+func observeSource(meter metric.Meter, seen func() postgres.Seen) error {
+	set := measure.On(meter)
+	cancelled := set.Total("trickle.source.reads.cancelled", "", "Reads of a standby that were in the way of its replay and were tried again.")
+	standby := set.Gauge("trickle.source.standby", "", "1 while what is read is a standby, else 0.")
+	return set.Observe(func(_ context.Context, tell measure.Tell) {
+		s := seen()
+		tell(cancelled, float64(s.Cancelled))
+		tell(standby, 0)
+		if s.Standby {
+			tell(standby, 1)
+		}
+	})
+}
+
 func (c *consumer) observe(meter metric.Meter) error {
-	if err := c.reload.Observe(meter); err != nil {
-		return err
-	}
-	return c.gate.Observe(meter)
+	return errors.Join(c.gate.Observe(meter), c.gauges.Observe(meter))
 }
 
 // watched is the slot that the policy in force names.

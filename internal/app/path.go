@@ -2,10 +2,14 @@ package app
 
 import (
 	"context"
+	"strings"
+	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/trickle-verify/trickle/gate"
+	"github.com/trickle-verify/trickle/measure"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/scanner"
@@ -17,10 +21,56 @@ import (
 type answers struct {
 	*scanner.Scanner
 	slot *slot.Watch
+	took measure.Recorder
+}
+
+func measuredAnswers(meter metric.Meter) measure.Recorder {
+	return measure.On(meter).Seconds("trickle.answer.duration", "How long answering a request of a replica took, by what was asked for (`hello`, `key_digests`, `refetch`, `copy`, `boundaries`, `path`, `other`) and what "+
+		"came of it (`answered`, `unstable`, `unfenced`, `unknown_table`, `refused`, `failed`).", "request", "result")
+}
+
+// asked names what a request asks for.
+func asked(req *tricklepb.Envelope) string {
+	switch req.GetBody().(type) {
+	case *tricklepb.Envelope_HelloRequest:
+		return "hello"
+	case *tricklepb.Envelope_KeyDigestsRequest:
+		return "key_digests"
+	case *tricklepb.Envelope_RefetchRequest:
+		return "refetch"
+	case *tricklepb.Envelope_CopyRequest:
+		return "copy"
+	case *tricklepb.Envelope_BoundariesRequest:
+		return "boundaries"
+	case *tricklepb.Envelope_PathRequest:
+		return "path"
+	default:
+		return "other"
+	}
+}
+
+// came names what came of it.
+func came(reply *tricklepb.Envelope) string {
+	refusal := reply.GetErrorReply()
+	if refusal == nil {
+		return "answered"
+	}
+	name, ok := tricklepb.ErrorCode_name[int32(refusal.GetCode())]
+	if !ok {
+		return "failed"
+	}
+	return strings.ToLower(strings.TrimPrefix(name, "ERROR_CODE_"))
 }
 
 // Answer answers one request of a replica.
 func (a answers) Answer(ctx context.Context, req *tricklepb.Envelope) *tricklepb.Envelope {
+	began := time.Now()
+	reply := a.answer(ctx, req)
+	a.took.Record(ctx, time.Since(began).Seconds(), asked(req), came(reply))
+	return reply
+}
+
+func (a answers) answer(ctx context.Context, req *tricklepb.Envelope) *tricklepb.Envelope {
 	q := req.GetPathRequest()
 	if q == nil {
 		return a.Scanner.Answer(ctx, req)

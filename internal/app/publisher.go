@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/trickle-verify/trickle/cursor"
@@ -77,7 +78,7 @@ func newPublisher(ctx context.Context, s Settings, p *policy.Policy, w sourceWir
 	watch := slot.New(postgres.NewSource(cmp.Or(w.primary, w.pool))) // CDC reads the primary
 	pub := &publisher{
 		policy: p, identity: w.identity, scanner: scan, scheduler: sched, slot: watch, settings: s, source: source, reload: newReload(p),
-		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log, Spans: w.spans}),
+		server: sidechannel.NewServer(w.bus, s.codec(), answers{scan, watch, measuredAnswers(w.meter)}, sidechannel.ServerOptions{Pipeline: p.Pipeline, Logger: s.Log, Spans: w.spans}),
 	}
 	if logs, ok := w.bus.(logReader); ok {
 		if err := s.viewOpens(ctx, p); err != nil {
@@ -101,6 +102,7 @@ type sourceWiring struct {
 	bus      transport.Bus
 	store    scheduler.Store
 	spans    *tracing.Spans
+	meter    metric.Meter
 }
 
 // loads measures the source for the scheduler's backoff.
@@ -169,7 +171,7 @@ func (p *publisher) apply(next *policy.Policy) error {
 func Publisher(ctx context.Context, s Settings) error { return s.serve(ctx, s.publisher) }
 
 func (s Settings) publisher(ctx context.Context, st *stack) (started, error) {
-	g, err := s.ground(ctx, st, side{publishing, s.openSource, func(p *policy.Policy, _ postgres.Identity) (Needs, error) {
+	g, err := s.ground(ctx, st, side{name: publishing, open: s.openSource, needs: func(p *policy.Policy, _ postgres.Identity) (Needs, error) {
 		return SourceNeeds(p), nil
 	}})
 	if err != nil {
@@ -188,11 +190,11 @@ func (s Settings) publisher(ctx context.Context, st *stack) (started, error) {
 			s.Log.Warn("leaving the other publishers", "err", err)
 		}
 	})
-	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, primary, g.identity, g.bus, store, tracing.New(g.telemetry.Tracer())})
+	pub, err := newPublisher(ctx, s, g.policy, sourceWiring{g.pool, primary, g.identity, g.bus, store, tracing.New(g.telemetry.Tracer()), g.telemetry.Meter()})
 	if err != nil {
 		return started{}, err
 	}
-	if err := observe(g.telemetry.Meter(), pub.observe); err != nil {
+	if err := observe(g.telemetry.Meter(), pub.reload.Observe, pub.observe); err != nil {
 		return started{}, err
 	}
 	s.Log.Info("publishing", "pipeline", g.policy.Pipeline, "source", g.identity.String())

@@ -2,15 +2,14 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/trickle-verify/trickle/measure"
 	"github.com/trickle-verify/trickle/policy"
 )
 
@@ -115,27 +114,16 @@ func (r *reload) tell(ctx context.Context, save func(context.Context, policy.Sta
 
 // Observe registers the state with a meter.
 func (r *reload) Observe(meter metric.Meter) error {
-	refused, e1 := meter.Int64ObservableGauge("trickle.policy.refused", metric.WithDescription("1 while what the policy file holds is refused and an older policy stays in force, else 0."))
-	since, e2 := meter.Float64ObservableGauge("trickle.policy.since.timestamp", metric.WithUnit("s"), metric.WithDescription("When the policy in force came into force, in seconds since 1970."))
-	reloads, e3 := meter.Int64ObservableCounter("trickle.policy.reloads", metric.WithDescription("Edits of the policy file, by what became of them."))
-	if err := errors.Join(e1, e2, e3); err != nil {
-		return fmt.Errorf("registering the policy's metrics: %w", err)
-	}
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+	set := measure.On(meter)
+	refused := set.Gauge("trickle.policy.refused", "", "1 while what the policy file holds is refused and an older policy stays in force, else 0.")
+	since := set.Gauge("trickle.policy.since.timestamp", "s", "When the policy in force came into force, in seconds since 1970.")
+	reloads := set.Total("trickle.policy.reloads", "", "Edits of the policy file, by what became of them: `applied` or `refused`.", "result")
+	return set.Observe(func(_ context.Context, tell measure.Tell) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		var is int64
-		if r.state.Refused != "" {
-			is = 1
-		}
-		o.ObserveInt64(refused, is)
-		o.ObserveFloat64(since, float64(r.state.Since.UnixMilli())/1000)
-		o.ObserveInt64(reloads, r.applied, metric.WithAttributes(attribute.String("result", "applied")))
-		o.ObserveInt64(reloads, r.refusals, metric.WithAttributes(attribute.String("result", "refused")))
-		return nil
-	}, refused, since, reloads)
-	if err != nil {
-		return fmt.Errorf("registering the policy's metrics: %w", err)
-	}
-	return nil
+		tell(refused, measure.Is(r.state.Refused))
+		tell(since, float64(r.state.Since.UnixMilli())/1000)
+		tell(reloads, float64(r.applied), "applied")
+		tell(reloads, float64(r.refusals), "refused")
+	})
 }

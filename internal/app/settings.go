@@ -138,6 +138,8 @@ type side struct {
 	name  string
 	open  func(context.Context, *stack) (*pgxpool.Pool, postgres.Identity, error)
 	needs func(*policy.Policy, postgres.Identity) (Needs, error)
+	// consumer names the replica; nil on the source's side.
+	consumer func(postgres.Identity) (string, error)
 }
 
 // ground reads the policy, opens one side's database, connects to Kafka, makes the topics and checks the rights to them.
@@ -145,10 +147,16 @@ func (s Settings) ground(ctx context.Context, st *stack, this side) (g ground, e
 	if g.policy, err = s.LoadPolicy(); err != nil {
 		return g, err
 	}
-	if g.telemetry, err = s.telemetry(ctx, st, this.name, g.policy.Pipeline); err != nil {
+	if g.pool, g.identity, err = this.open(ctx, st); err != nil {
 		return g, err
 	}
-	if g.pool, g.identity, err = this.open(ctx, st); err != nil {
+	about := telemetry.Options{Service: this.name, Pipeline: g.policy.Pipeline}
+	if this.consumer != nil {
+		if about.Consumer, err = this.consumer(g.identity); err != nil {
+			return g, err
+		}
+	}
+	if g.telemetry, err = s.telemetry(ctx, st, about); err != nil {
 		return g, err
 	}
 	needs, err := this.needs(g.policy, g.identity)
