@@ -1,6 +1,6 @@
 // Package status shows how things stand: as JSON over HTTP, and as text.
 //
-// It decides how a report looks and nothing else. What always holds: /status.json is what the status command prints with --format json;
+// It decides how a report looks and nothing else; the live page, at /, is package page's. What always holds: /status.json is what the status command prints with --format json;
 // /metrics is for Prometheus; /healthz answers 200 while the process serves. When a report can't be read the answer is 503 with the reason. The probes tell
 // a process that starts (/startupz), one that is stuck (/livez) and one that is at work (/readyz) apart, from before anything is connected.
 package status
@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,7 +22,14 @@ import (
 type Page struct {
 	JSON    func(ctx context.Context) (any, error)
 	Metrics http.Handler // nil for none
+	Live    Live         // nil for none
 	Log     *slog.Logger
+}
+
+// Live is the live page at /, with its stream of events, which lives as long as Run does.
+type Live interface {
+	Handler() http.Handler
+	Run(ctx context.Context)
 }
 
 // Port is where a page is served. While there is none yet it answers what the probes ask. One without an address serves nothing.
@@ -53,6 +61,14 @@ func Listen(ctx context.Context, addr string, probes Probes) (*Port, error) {
 	return port, nil
 }
 
+// Address is where it is; empty where there is none.
+func (port *Port) Address() string {
+	if port.listener == nil {
+		return ""
+	}
+	return port.listener.Addr().String()
+}
+
 // show serves a mux, and the probes on it.
 func (port *Port) show(mux *http.ServeMux) {
 	port.probes.on(mux)
@@ -66,15 +82,25 @@ func (port *Port) Serve(ctx context.Context, p Page) error {
 		return nil
 	}
 	p.Log.Info("status is served", "address", "http://"+port.listener.Addr().String()+"/status.json")
+	if p.Live != nil {
+		running, stop := context.WithCancel(ctx)
+		var live sync.WaitGroup
+		live.Go(func() { p.Live.Run(running) })
+		defer live.Wait()
+		defer stop()
+	}
 	port.show(p.mux())
 	select {
 	case err := <-port.done:
 		return fmt.Errorf("serving status: %w", err)
 	case <-ctx.Done():
 	}
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	err := port.server.Shutdown(bound)
+	if errors.Is(err, context.DeadlineExceeded) { // browsers open connections that they may need, and say nothing on them
+		err = port.server.Close()
+	}
 	if served := <-port.done; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
@@ -90,6 +116,12 @@ func (port *Port) Close() {
 
 func (p Page) mux() *http.ServeMux {
 	mux := http.NewServeMux()
+	if p.Live != nil {
+		live := p.Live.Handler()
+		for _, path := range []string{"GET /{$}", "GET /events", "GET /assets/"} {
+			mux.Handle(path, live)
+		}
+	}
 	if p.Metrics != nil {
 		mux.Handle("GET /metrics", p.Metrics)
 	}

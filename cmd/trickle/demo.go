@@ -12,11 +12,11 @@ import (
 )
 
 func demoCommand(f *command.Flags) *cobra.Command {
-	duration := time.Minute
+	duration, listen := time.Minute, "127.0.0.1:0"
 	c := &cobra.Command{
 		Use: "demo", Short: "Watch drift appear, be corrected, and a resync happen, on embedded parts", Args: cobra.NoArgs,
 		Long: "demo starts two Postgres servers and a Kafka broker of its own, replicates one server to the other under a write load, makes rows\n" +
-			"of the replica wrong and lets trickle find and correct them. It needs Postgres binaries and downloads them where there are none,\n" +
+			"of the replica wrong and lets trickle find and correct them, which a page in the browser shows too. It needs Postgres binaries and downloads them where there are none,\n" +
 			"stops and removes everything at its end, and exits 0 only if both databases are identical, every wrong row was corrected, no other row\n" +
 			"was, and a partial and a full resync were done.",
 		Example: "  trickle demo\n  trickle demo --duration 2m\n  trickle demo --format json 2>/dev/null",
@@ -26,7 +26,7 @@ func demoCommand(f *command.Flags) *cobra.Command {
 				// Lines, also where standard error is a terminal: whoever asks for JSON is a program.
 				progress = struct{ io.Writer }{c.ErrOrStderr()}
 			}
-			r, err := demo.Run(c.Context(), demo.Options{Duration: duration, Progress: progress})
+			r, err := demo.Run(c.Context(), demo.Options{Duration: duration, Listen: listen, Progress: progress})
 			if err != nil {
 				return err
 			}
@@ -43,5 +43,6 @@ func demoCommand(f *command.Flags) *cobra.Command {
 		},
 	}
 	c.Flags().DurationVar(&duration, "duration", duration, fmt.Sprintf("about how long it takes, from %s to %s", demo.MinDuration, demo.MaxDuration))
+	c.Flags().StringVar(&listen, "listen", listen, "`ADDRESS` of the live page, by default a port that is free; '' for none")
 	return c
 }

@@ -214,18 +214,18 @@ func (s Settings) detecting(ctx context.Context, st *stack) (started, error) {
 	s.Log.Info("detecting", "pipeline", g.policy.Pipeline, "consumer", c.name, "replica", g.identity.String())
 	return started{
 		parts: []func(context.Context) error{c.run, func(ctx context.Context) error { return c.reload.watch(ctx, s, c.apply) }},
-		page:  c.page(g.telemetry.Handler()),
+		page:  c.page(g.telemetry.Handler(), s.live(sides{consumer: c})),
 	}, nil
 }
 
-func (c *consumer) page(metrics http.Handler) status.Page {
+func (c *consumer) page(metrics http.Handler, live status.Live) status.Page {
 	report := func(ctx context.Context) (any, error) {
 		r, err := c.ledger.Report(ctx)
 		mine := c.reload.State() // what the ledger has may be another instance's
 		r.Policy = &mine
 		return r, err
 	}
-	return status.Page{JSON: report, Metrics: metrics, Log: c.settings.Log}
+	return status.Page{JSON: report, Metrics: metrics, Live: live, Log: c.settings.Log}
 }
 
 // withoutKafka refuses a policy that asks for what only Kafka carries.
@@ -312,5 +312,5 @@ func (s Settings) single(ctx context.Context, st *stack) (started, error) {
 			return pub.apply(next)
 		})
 	}
-	return started{parts: []func(context.Context) error{pub.run, con.run, reload}, page: con.page(tell.Handler())}, nil
+	return started{parts: []func(context.Context) error{pub.run, con.run, reload}, page: con.page(tell.Handler(), s.live(sides{con, pub}))}, nil
 }

@@ -197,10 +197,16 @@ func (s Settings) publisher(ctx context.Context, st *stack) (started, error) {
 	if err := observe(g.telemetry.Meter(), pub.reload.Observe, pub.observe); err != nil {
 		return started{}, err
 	}
+	if s.Beside != nil {
+		scan := pub.scan
+		s.Beside.scan.Store(&scan)
+	}
 	s.Log.Info("publishing", "pipeline", g.policy.Pipeline, "source", g.identity.String())
 	return started{
 		parts: []func(context.Context) error{pub.run, func(ctx context.Context) error { return pub.reload.watch(ctx, s, pub.apply) }},
-		page:  status.Page{JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: g.telemetry.Handler(), Log: s.Log},
+		page: status.Page{
+			JSON: func(context.Context) (any, error) { return pub.status(), nil }, Metrics: g.telemetry.Handler(), Live: s.live(sides{publisher: pub}), Log: s.Log,
+		},
 	}, nil
 }
 

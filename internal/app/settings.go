@@ -43,6 +43,10 @@ type Settings struct {
 	Listen string
 	// Wait is for how long run tries to reach a database or Kafka that is away when it starts.
 	Wait time.Duration
+	// Listening is told the address of the status port once it is open; nil: nobody is.
+	Listening func(address string)
+	// Beside is where both sides of one process meet that run as over Kafka, so that one page shows both; nil: they don't.
+	Beside *Beside
 	// CursorFile keeps cursors where there is no Kafka.
 	CursorFile string
 	// SigningKey signs messages and refuses those that are not; empty: no signatures.

@@ -29,6 +29,9 @@ func (s Settings) serve(ctx context.Context, start func(context.Context, *stack)
 		return err
 	}
 	defer port.Close()
+	if s.Listening != nil && port.Address() != "" {
+		s.Listening(port.Address())
+	}
 	var st stack
 	defer st.close()
 	begun, err := s.reach(ctx, monitor, &st, start)

@@ -53,11 +53,19 @@ func (b *board) event(format string, args ...any) {
 	b.now.Events = append(b.now.Events, Event{time.Since(b.begin), fmt.Sprintf(format, args...)})
 }
 
+// page notes where the live page is.
+func (b *board) page(address string) {
+	b.mu.Lock()
+	b.now.Page = "http://" + address + "/"
+	b.mu.Unlock()
+	b.event("watch it in a browser: http://%s/", address)
+}
+
 // put replaces what a sample told; phase and events stay.
 func (b *board) put(s State) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s.Phase, s.Step, s.Steps, s.Duration, s.Events = b.now.Phase, b.now.Step, b.now.Steps, b.now.Duration, b.now.Events
+	s.Phase, s.Step, s.Steps, s.Duration, s.Page, s.Events = b.now.Phase, b.now.Step, b.now.Steps, b.now.Duration, b.now.Page, b.now.Events
 	s.WritesPerSecond = b.now.WritesPerSecond
 	if since := time.Since(b.rateAt); since >= rateSmooth {
 		if !b.rateAt.IsZero() {

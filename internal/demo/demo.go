@@ -32,6 +32,8 @@ type Options struct {
 	Duration time.Duration
 	// Progress gets a live view where it is a terminal, else a line for each event.
 	Progress io.Writer
+	// Listen is the address of the live page; empty for none.
+	Listen string
 	// Rows in all three tables together; 0 for the usual number.
 	Rows int
 }

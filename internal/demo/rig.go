@@ -138,18 +138,29 @@ func (r *rig) replication() []part {
 	}
 }
 
-// trickle is the publisher and the consumer, as their commands run them.
-func (r *rig) trickle(policyFile string) []part {
+// trickle is the publisher and the consumer, as their commands run them, but for one page of both.
+func (r *rig) trickle(policyFile string, p page) []part {
+	both := new(app.Beside)
 	settings := func(name string) app.Settings {
 		return app.Settings{
 			PolicyFile: policyFile, SourceDSN: r.sourceDSN, ReplicaDSN: r.replicaDSN,
-			Brokers: r.broker.ListenAddrs(), Consumer: "replica", Log: r.log.With("part", name),
+			Brokers: r.broker.ListenAddrs(), Consumer: "replica", Log: r.log.With("part", name), Beside: both,
 		}
 	}
 	return []part{
 		{"the publisher", func(ctx context.Context) error { return app.Publisher(ctx, settings("publisher")) }},
-		{"the consumer", func(ctx context.Context) error { return app.Consumer(ctx, settings("consumer")) }},
+		{"the consumer", func(ctx context.Context) error {
+			s := settings("consumer")
+			s.Listen, s.Listening = p.listen, p.listening
+			return app.Consumer(ctx, s)
+		}},
 	}
+}
+
+// page is where the live page goes, and who is told.
+type page struct {
+	listen    string
+	listening func(address string)
 }
 
 // load writes to the source.

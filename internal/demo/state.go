@@ -20,7 +20,8 @@ type State struct {
 	Elapsed     time.Duration
 	Duration    time.Duration // how long the demo was asked to take
 
-	Ready           bool // the consumer runs, so that what follows means something
+	Page            string // where the live page is; empty: nowhere
+	Ready           bool   // the consumer runs, so that what follows means something
 	Writes          int64
 	WritesPerSecond float64
 	Gate            ledger.GateReport

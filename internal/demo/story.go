@@ -118,7 +118,7 @@ func (s *story) replicate(ctx context.Context) (err error) {
 	s.start(ctx, s.rig.replication())
 	s.stopLoad = s.start(ctx, s.rig.load())
 	s.board.event("the load begins: %d statements a second", writesPerSecond)
-	s.start(ctx, s.rig.trickle(file))
+	s.start(ctx, s.rig.trickle(file, page{s.options.Listen, s.board.page}))
 	return s.await(ctx, "the consumer began to verify", func(st State) bool { return st.Gate.Open && len(st.Tables) == len(workload.Tables()) })
 }
 

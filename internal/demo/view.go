@@ -78,7 +78,7 @@ func (r row) render(width int, p palette) string {
 func render(s State, sz size, p palette) []string {
 	bars := min(max(sz.width-76, 8), 36)
 	var rows []row
-	rows = append(rows, head(s), nil, load(s), nil)
+	rows = append(rows, head(s), address(s), load(s), nil)
 	rows = append(rows, cycles(s.Tables, bars)...)
 	rows = append(rows, nil)
 	rows = append(rows, drift(s.Drift)...)
@@ -98,6 +98,14 @@ func render(s State, sz size, p palette) []string {
 
 func head(s State) row {
 	return row{}.add(bold, "trickle demo").add(plain, "  %s  ", clock(s.Elapsed)).add(info, "%d/%d %s", s.Step, s.Steps, s.Phase)
+}
+
+// address is where the same can be watched in a browser.
+func address(s State) row {
+	if s.Page == "" {
+		return nil
+	}
+	return row{}.add(dim, "watch it in a browser: ").add(info, "%s", s.Page)
 }
 
 func load(s State) row {
