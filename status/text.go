@@ -5,86 +5,124 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
-
 	"github.com/trickle-verify/trickle/ledger"
 )
 
-// Text is a replica's report for a terminal.
-func Text(r ledger.Report) string {
+// Text is a replica's report for people.
+func Text(r ledger.Report, look Look) string {
 	var b strings.Builder
-	gate := "open"
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(&b, "%-10s"+format+"\n", append([]any{what}, args...)...)
+	}
+	line("pipeline", "%s", r.Pipeline)
+	line("source", "%s", or(r.Source, "no message yet"))
+	gate := look.Paint(Good, "open")
 	if !r.Gate.Open {
-		gate = "closed: " + r.Gate.Reason
+		gate = look.Paint(Bad, "closed: "+r.Gate.Reason)
 	}
-	fmt.Fprintf(&b, "pipeline  %s\nsource    %s\ngate      %s\nlag       %s\n", r.Pipeline, or(r.Source, "no message yet"), gate, seconds(r.Gate.LagSeconds))
+	line("gate", "%s", gate)
+	line("lag", "%s", seconds(r.Gate.LagSeconds))
 	for _, s := range r.Gate.Sources {
-		fmt.Fprintf(&b, "  %-10s%s", s.Source, seconds(s.LagSeconds))
+		text := fmt.Sprintf("  %-10s%s", s.Source, seconds(s.LagSeconds))
 		if s.Reason != "" && s.Reason != r.Gate.Reason {
-			fmt.Fprintf(&b, ": %s", s.Reason)
+			text += ": " + look.Paint(Bad, s.Reason)
 		}
-		b.WriteString("\n")
+		b.WriteString(text + "\n")
 	}
-	fmt.Fprintf(&b, "window    %d discrepancies in %d rows within %s\n", r.Window.Discrepancies, r.Window.RowsVerified, time.Duration(r.Window.Seconds*float64(time.Second)))
+	line("window", "%s discrepancies in %s rows within %s", Count(r.Window.Discrepancies), Count(r.Window.RowsVerified), Span(time.Duration(r.Window.Seconds*float64(time.Second))))
 	if r.Brake.On {
-		fmt.Fprintf(&b, "brake     ON: %s; look at trickle.corrections, then: trickle-consumer brake --release\n", r.Brake.Reason)
+		line("brake", "%s; look at trickle-consumer corrections, then: trickle-consumer brake --release", look.Paint(Bad, "ON: "+r.Brake.Reason))
 	}
 	if r.Policy != nil && r.Policy.Refused != "" {
-		fmt.Fprintf(&b, "policy    the edit of %s is REFUSED: %s; in force is the one of %s\n", r.Policy.RefusedAt.Format(time.RFC3339), r.Policy.Refused, r.Policy.Since.Format(time.RFC3339))
+		line("policy", "the edit of %s is %s; in force is the one of %s", r.Policy.RefusedAt.Format(time.RFC3339), look.Paint(Bad, "REFUSED: "+r.Policy.Refused), r.Policy.Since.Format(time.RFC3339))
 	}
 	if r.Restore != nil {
 		b.WriteString(restore(r.Restore))
 	}
 	if r.Refused > 0 {
-		fmt.Fprintf(&b, "refused   %d messages, the last: %s\n", r.Refused, r.RefusedReason)
+		line("refused", "%s", look.Paint(Mind, fmt.Sprintf("%s messages, the last: %s", Count(r.Refused), r.RefusedReason)))
 	}
 	if r.Unconfirmed > 0 {
-		fmt.Fprintf(&b, "open      %d corrections wait for their confirmation\n", r.Unconfirmed)
+		line("open", "%s corrections wait for their confirmation", Count(r.Unconfirmed))
 	}
 	if len(r.Baselines) > 0 {
 		n := r.Baselines[0]
-		fmt.Fprintf(&b, "base-line %s, taken %s ago: %d tables, %d rows; how this replica compares: trickle-consumer baseline\n",
-			n.Set, time.Since(n.Taken).Round(time.Second), n.Tables, n.Rows)
+		line("base-line", "%s, taken %s: %d tables, %s rows; how this replica compares: trickle-consumer baseline", n.Set, look.Ago(&n.Taken), n.Tables, Count(n.Rows))
 	}
 	if len(r.Tables) == 0 {
 		b.WriteString("\nno table has been verified yet\n")
 		return b.String()
 	}
-	w := table.NewWriter()
-	w.SetStyle(table.StyleLight)
-	w.AppendHeader(table.Row{"table", "replica", "digest", "coverage", "oldest", "rows verified", "suspects", "resolved", "missing", "mismatched", "extra", "failed"})
-	for _, t := range r.Tables {
-		oldest := "never"
-		if t.OldestVerification != nil {
-			oldest = time.Since(*t.OldestVerification).Round(time.Second).String() + " ago"
-		}
-		w.AppendRow(table.Row{t.Table, t.Replica, t.Digest, fmt.Sprintf("%.0f %%", 100*t.Coverage), oldest, t.RowsVerified, t.Suspects, t.Resolved,
-			t.Corrected.Missing, t.Corrected.Mismatched, t.Corrected.Extra, t.Failed})
-	}
-	b.WriteString("\n" + w.Render() + "\n")
+	b.WriteString("\n" + tables(r, look))
 	for _, t := range r.Tables {
 		if t.Paused != "" {
-			fmt.Fprintf(&b, "paused    %s: %s\n", t.Table, t.Paused)
+			line("paused", "%s: %s", t.Table, look.Paint(Mind, t.Paused))
 		}
 		if t.LastFailure != "" {
-			fmt.Fprintf(&b, "failed    %s: %s\n", t.Table, t.LastFailure)
+			line("failed", "%s: %s", t.Table, look.Paint(Mind, t.LastFailure))
 		}
 	}
 	if len(r.Resyncs) > 0 {
-		w = table.NewWriter()
-		w.SetStyle(table.StyleLight)
-		w.AppendHeader(table.Row{"resync", "scope", "table", "state", "ranges", "rows", "corrected", "why"})
-		for _, s := range r.Resyncs {
-			w.AppendRow(table.Row{s.ID, s.Scope, s.Table, s.State, fmt.Sprintf("%d of %d", s.RangesDone, s.Ranges), s.Rows, s.Corrected, or(s.Failure, s.Why)})
+		b.WriteString("\n" + resyncs(r, look))
+	}
+	return b.String()
+}
+
+func tables(r ledger.Report, look Look) string {
+	g := Grid{
+		Head:  []string{"table", "replica", "digest", "coverage", "oldest", "rows verified", "may be drifted", "suspects", "resolved", "missing", "mismatched", "extra", "failed"},
+		Right: []string{"coverage", "rows verified", "may be drifted", "suspects", "resolved", "missing", "mismatched", "extra", "failed"},
+		Spare: []string{"digest", "resolved", "replica", "rows verified", "may be drifted", "oldest", "failed", "suspects"},
+	}
+	number := func(n int64, colour string) string {
+		if n == 0 {
+			return look.Paint(Subdued, "0")
 		}
-		b.WriteString("\n" + w.Render() + "\n")
-		for _, s := range r.Resyncs {
-			if s.State == "waiting" {
-				fmt.Fprintf(&b, "resync %s waits: trickle-consumer resync --approve %s\n", s.ID, s.ID)
-			}
-			if s.Snapshot != nil {
-				b.WriteString(snapshot(s))
-			}
+		return look.Paint(colour, Count(n))
+	}
+	for _, t := range r.Tables {
+		drifted := "unknown"
+		if t.Estimate != nil {
+			drifted = "≤ " + Count(t.Estimate.AtMost)
+		}
+		name := t.Table
+		if t.Paused != "" {
+			name = look.Paint(Mind, name)
+		}
+		g.Rows = append(g.Rows, []string{
+			name, t.Replica, t.Digest, fmt.Sprintf("%.0f %%", 100*t.Coverage), look.Ago(t.OldestVerification), Count(t.RowsVerified), drifted, number(int64(t.Suspects), Mind), number(t.Resolved, Subdued),
+			number(int64(t.Corrected.Missing), ""), number(int64(t.Corrected.Mismatched), ""), number(int64(t.Corrected.Extra), ""), number(t.Failed, Bad),
+		})
+	}
+	return g.Text(look)
+}
+
+func resyncs(r ledger.Report, look Look) string {
+	g := Grid{
+		Head:  []string{"resync", "scope", "table", "state", "ranges", "rows", "corrected", "asked for", "why"},
+		Right: []string{"ranges", "rows", "corrected"},
+		Spare: []string{"why", "asked for", "rows", "scope", "corrected"},
+	}
+	var b strings.Builder
+	for _, s := range r.Resyncs {
+		state := s.State
+		switch s.State {
+		case "waiting":
+			state = look.Paint(Mind, state)
+		case "failed":
+			state = look.Paint(Bad, state)
+		case "done":
+			state = look.Paint(Good, state)
+		}
+		g.Rows = append(g.Rows, []string{s.ID, s.Scope, s.Table, state, fmt.Sprintf("%d of %d", s.RangesDone, s.Ranges), Count(s.Rows), Count(s.Corrected), look.Ago(&s.Requested), or(s.Failure, s.Why)})
+	}
+	b.WriteString(g.Text(look))
+	for _, s := range r.Resyncs {
+		if s.State == "waiting" {
+			fmt.Fprintf(&b, "resync %s waits: trickle-consumer resync --approve %s\n", s.ID, s.ID)
+		}
+		if s.Snapshot != nil {
+			b.WriteString(snapshot(s))
 		}
 	}
 	return b.String()
@@ -92,7 +130,7 @@ func Text(r ledger.Report) string {
 
 // restore is a line on the newest restore.
 func restore(r *ledger.RestoreReport) string {
-	line := fmt.Sprintf("restore   set %s: %s, %d of %d ranges, %d rows", r.Set, r.State, r.RangesDone, r.Ranges, r.Rows)
+	line := fmt.Sprintf("restore   set %s: %s, %d of %d ranges, %s rows", r.Set, r.State, r.RangesDone, r.Ranges, Count(r.Rows))
 	if r.Failure != "" {
 		line += "; " + or(r.Stopped, "ended") + ": " + r.Failure
 	}

@@ -17,24 +17,37 @@ import (
 )
 
 func statusCommand(f *command.Flags) *cobra.Command {
+	var w *command.Watching
 	c := &cobra.Command{
 		Use: "status --policy FILE", Short: "Show coverage, gate, suspects, corrections, window and resyncs", Args: cobra.NoArgs,
+		Long: "status reads how things stand from the replica's database, where the detectors keep it. With --watch it goes on doing so: a database that goes away is told, and read\n" +
+			"again when it is back.\n\nExit status: 0, 2 on an error, 130 where Ctrl-C ended --watch.",
+		Example: "  trickle-consumer status --policy policy.yaml\n" +
+			"  trickle-consumer status --policy policy.yaml --watch\n" +
+			"  trickle-consumer status --policy policy.yaml --watch --interval 10s --format json      # one object in each line",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return withOffice(c, f, func(o *app.Office) error {
-				r, err := o.Ledger.Report(c.Context())
-				if err != nil {
-					return err
-				}
-				if f.JSON() {
-					return command.PrintJSON(c.OutOrStdout(), r)
-				}
-				_, err = fmt.Fprint(c.OutOrStdout(), status.Text(r))
+			if err := w.Settled(c); err != nil {
 				return err
-			})
+			}
+			s, err := f.SettingsTo(w.Log(c))
+			if err != nil {
+				return err
+			}
+			v, err := app.WatchReplica(s)
+			if err != nil {
+				return err
+			}
+			defer v.Close()
+			w.Read = func(ctx context.Context) (command.Picture, error) {
+				r, err := v.Read(ctx)
+				return command.Picture{JSON: r, Text: func(l status.Look) string { return status.Text(r, l) }}, err
+			}
+			return w.Run(c, f)
 		},
 	}
 	f.Policy(c)
 	f.Replica(c)
+	w = command.WatchFlags(c)
 	return c
 }
 

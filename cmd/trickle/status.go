@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,45 +17,73 @@ import (
 	"github.com/trickle-verify/trickle/internal/app"
 	"github.com/trickle-verify/trickle/internal/command"
 	"github.com/trickle-verify/trickle/keeper"
+	"github.com/trickle-verify/trickle/status"
 )
 
 func statusCommand(f *command.Flags) *cobra.Command {
+	var w *command.Watching
 	c := &cobra.Command{
 		Use: "status --policy FILE", Short: "Show how far the scan has come, from its stored position", Args: cobra.NoArgs,
-		Long: "status reads the scan's stored position: from Kafka (--brokers), or from the file of a run without Kafka (--cursor-file).",
+		Long: "status reads the scan's stored position: from Kafka (--brokers), or from the file of a run without Kafka (--cursor-file). With --watch it goes on doing so: brokers that\n" +
+			"go away are told, and read again when they are back.\n\nExit status: 0, 2 on an error, 130 where Ctrl-C ended --watch.",
+		Example: "  trickle status --policy policy.yaml --brokers kafka:9092\n" +
+			"  trickle status --policy policy.yaml --brokers kafka:9092 --watch\n" +
+			"  trickle status --cursor-file trickle-cursors.json --format json      # a run without Kafka",
 		RunE: func(c *cobra.Command, _ []string) error {
-			s, err := f.Settings()
+			if err := w.Settled(c); err != nil {
+				return err
+			}
+			s, err := f.SettingsTo(w.Log(c))
 			if err != nil {
 				return err
 			}
 			if c.Flags().Changed("cursor-file") {
 				s.Brokers = nil
 			}
-			scan, err := app.Progress(c.Context(), s)
+			v, err := app.WatchScan(s)
 			if err != nil {
 				return err
 			}
-			if f.JSON() {
-				return command.PrintJSON(c.OutOrStdout(), scan)
+			defer v.Close()
+			w.Read = func(ctx context.Context) (command.Picture, error) {
+				scan, err := v.Read(ctx)
+				return command.Picture{JSON: scan, Text: func(l status.Look) string { return scanText(scan, l) }}, err
 			}
-			if len(scan.Tables) == 0 {
-				_, err := fmt.Fprintln(c.OutOrStdout(), "nothing has been scanned yet"+restorePoint(scan.Baseline))
-				return err
-			}
-			w := table.NewWriter()
-			w.SetStyle(table.StyleLight)
-			w.AppendHeader(table.Row{"table", "cycle", "begun", "ranges", "rows", "oldest verification", "paused"})
-			for _, t := range scan.Tables {
-				w.AppendRow(table.Row{t.Table, t.Cycle, when(t.Started), fmt.Sprintf("%d of %d", t.Done, t.Ranges), t.Rows, when(t.Oldest), t.Paused})
-			}
-			_, err = fmt.Fprintln(c.OutOrStdout(), w.Render()+publishers(scan.Shares)+restorePoint(scan.Baseline))
-			return err
+			return w.Run(c, f)
 		},
 	}
 	f.Policy(c)
 	f.Brokers(c)
 	f.CursorFile(c)
+	w = command.WatchFlags(c)
 	return c
+}
+
+// scanText is the scan for people.
+func scanText(scan app.Scan, look status.Look) string {
+	if len(scan.Tables) == 0 {
+		return "nothing has been scanned yet" + restorePoint(scan.Baseline) + "\n"
+	}
+	g := status.Grid{
+		Head:  []string{"table", "cycle", "begun", "done", "ranges", "rows", "oldest verification", "paused"},
+		Right: []string{"cycle", "done", "ranges", "rows"},
+		Spare: []string{"paused", "rows", "cycle", "ranges", "begun"},
+	}
+	var paused strings.Builder
+	for _, t := range scan.Tables {
+		done := "-"
+		if t.Ranges > 0 {
+			done = fmt.Sprintf("%d %%", 100*t.Done/t.Ranges)
+		}
+		name, why := t.Table, t.Paused
+		if why != "" {
+			name, why = look.Paint(status.Mind, name), "yes"
+			fmt.Fprintf(&paused, "paused    %s: %s\n", t.Table, look.Paint(status.Mind, t.Paused))
+		}
+		g.Rows = append(g.Rows, []string{name, strconv.FormatUint(t.Cycle, 10), look.Ago(&t.Started), done, fmt.Sprintf("%s of %s", status.Count(t.Done), status.Count(t.Ranges)), status.Count(t.Rows), look.Ago(&t.Oldest), why})
+	}
+	out := g.Text(look) + paused.String()
+	return out + strings.TrimPrefix(publishers(scan.Shares)+restorePoint(scan.Baseline)+"\n", "\n")
 }
 
 func when(t time.Time) string {

@@ -41,6 +41,42 @@ func OpenOffice(ctx context.Context, s Settings) (*Office, error) {
 // Close disconnects.
 func (o *Office) Close() { o.st.close() }
 
+// ReplicaView looks at a replica's ledger as often as it is asked to. It is for one caller at a time.
+type ReplicaView struct {
+	settings Settings
+	office   *Office
+}
+
+// WatchReplica reads the settings, and connects to nothing yet. Close it after use.
+func WatchReplica(s Settings) (*ReplicaView, error) {
+	if _, _, err := s.readPolicy(); err != nil {
+		return nil, err
+	}
+	_, err := postgres.ParseDSN(s.ReplicaDSN, replicaOptions())
+	return &ReplicaView{settings: s}, err
+}
+
+// Close disconnects.
+func (v *ReplicaView) Close() {
+	if v.office != nil {
+		v.office.Close()
+		v.office = nil
+	}
+}
+
+// Read takes a look. After an error the next one connects anew.
+func (v *ReplicaView) Read(ctx context.Context) (r ledger.Report, err error) {
+	if v.office == nil {
+		if v.office, err = OpenOffice(ctx, v.settings); err != nil {
+			return r, err
+		}
+	}
+	if r, err = v.office.Ledger.Report(ctx); err != nil {
+		v.Close()
+	}
+	return r, err
+}
+
 // Resync asks for a resync of a table, or of the keys of a range "A..B", and returns its id.
 func (o *Office) Resync(ctx context.Context, table, rng string) (string, error) {
 	n := postgres.ParseName(table)

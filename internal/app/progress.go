@@ -9,6 +9,8 @@ import (
 	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/keeper"
+	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/transport"
 )
 
 // TableProgress is how far the scan of one table has come.
@@ -33,36 +35,84 @@ type Scan struct {
 
 // Progress reads the stored position of the scan: from Kafka where there are brokers, else from the cursor file.
 func Progress(ctx context.Context, s Settings) (Scan, error) {
-	if len(s.Brokers) == 0 {
-		state, err := cursor.ReadFile(s.CursorFile)
+	v, err := WatchScan(s)
+	if err != nil {
+		return Scan{}, err
+	}
+	defer v.Close()
+	return v.Read(ctx)
+}
+
+// viewFor is how long it counts how the base-line view stands: it takes a look into its store.
+const viewFor = 30 * time.Second
+
+// ScanView looks at the scan's stored position as often as it is asked to. It is for one caller at a time.
+type ScanView struct {
+	settings Settings
+	policy   *policy.Policy // nil where there are no brokers
+	bus      *transport.Kafka
+	st       stack
+	age      baseline.Age
+	aged     time.Time
+}
+
+// WatchScan reads the settings, and connects to nothing yet. Close it after use.
+func WatchScan(s Settings) (*ScanView, error) {
+	v := &ScanView{settings: s}
+	if len(s.Brokers) > 0 {
+		var err error
+		if v.policy, err = s.LoadPolicy(); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+// Close disconnects.
+func (v *ScanView) Close() {
+	v.st.close()
+	v.st, v.bus = stack{}, nil
+}
+
+// Read takes a look. After an error the next one connects anew.
+func (v *ScanView) Read(ctx context.Context) (Scan, error) {
+	if v.policy == nil {
+		state, err := cursor.ReadFile(v.settings.CursorFile)
 		if err != nil {
 			return Scan{}, err
 		}
 		return scanOf(state, []cursor.Owner{}), nil
 	}
-	p, err := s.LoadPolicy()
+	out, err := v.read(ctx)
 	if err != nil {
-		return Scan{}, err
+		v.Close()
 	}
-	var st stack
-	defer st.close()
-	bus, err := s.openBus(ctx, &st)
-	if err != nil {
-		return Scan{}, err
+	return out, err
+}
+
+func (v *ScanView) read(ctx context.Context) (Scan, error) {
+	if v.bus == nil {
+		bus, err := v.settings.openBus(ctx, &v.st)
+		if err != nil {
+			return Scan{}, err
+		}
+		v.bus = bus
 	}
-	state, owners, err := cursor.ReadTopic(ctx, bus, s.cursors(p.Pipeline))
+	state, owners, err := cursor.ReadTopic(ctx, v.bus, v.settings.cursors(v.policy.Pipeline))
 	if err != nil {
 		return Scan{}, err
 	}
 	out := scanOf(state, owners)
-	if p.Baseline.URL == "" {
+	if v.policy.Baseline.URL == "" {
 		return out, nil
 	}
-	age, err := s.viewStatus(ctx, p, bus)
-	if err != nil { // how far the scan is can be told all the same
-		age = baseline.Age{Reason: "it can't be judged from here: " + err.Error()}
+	if time.Since(v.aged) > viewFor {
+		if v.age, err = v.settings.viewStatus(ctx, v.policy, v.bus); err != nil { // how far the scan is can be told all the same
+			v.age = baseline.Age{Reason: "it can't be judged from here: " + err.Error()}
+		}
+		v.aged = time.Now()
 	}
-	report := keeper.ReportOf(age, state.Board.Build, time.Now())
+	report := keeper.ReportOf(v.age, state.Board.Build, time.Now())
 	out.Baseline = &report
 	return out, nil
 }

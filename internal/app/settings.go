@@ -93,7 +93,11 @@ func (s Settings) openSource(ctx context.Context, st *stack) (*pgxpool.Pool, pos
 }
 
 func (s Settings) openReplica(ctx context.Context, st *stack) (*pgxpool.Pool, postgres.Identity, error) {
-	return open(ctx, st, s.ReplicaDSN, postgres.Options{Role: "replica", Setting: "--replica or TRICKLE_REPLICA_DSN", MaxConns: 12})
+	return open(ctx, st, s.ReplicaDSN, replicaOptions())
+}
+
+func replicaOptions() postgres.Options {
+	return postgres.Options{Role: "replica", Setting: "--replica or TRICKLE_REPLICA_DSN", MaxConns: 12}
 }
 
 func open(ctx context.Context, st *stack, dsn string, o postgres.Options) (*pgxpool.Pool, postgres.Identity, error) {

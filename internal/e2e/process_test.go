@@ -30,6 +30,7 @@ type command struct {
 	program string
 	args    []string
 	env     []string
+	tty     *os.File // nil: what it writes is collected
 }
 
 // with adds to a command's environment.
@@ -78,6 +79,9 @@ func start(t *testing.T, c command) *process {
 	p := &process{name: filepath.Base(c.program) + " " + strings.Join(c.args[:min(1, len(c.args))], ""), done: make(chan struct{})}
 	p.cmd = exec.Command(c.program, c.args...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	if c.tty != nil {
+		p.cmd.Stdin, p.cmd.Stdout = c.tty, c.tty
+	}
 	p.cmd.Dir = t.TempDir()
 	p.cmd.SysProcAttr = dieWithUs()
 	for _, e := range os.Environ() { // without settings that whoever runs the tests may have
