@@ -38,7 +38,7 @@ const (
 // Spans makes spans. A nil one makes none.
 type Spans struct{ tracer trace.Tracer }
 
-// New makes spans with a tracer; nil, or noop's, for none.
+// New makes spans with a tracer; nil, or noop's, for none. Its provider has to have an ID generator that bears what IDs says.
 func New(t trace.Tracer) *Spans {
 	if _, off := t.(noop.Tracer); off || t == nil {
 		return nil

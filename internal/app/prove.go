@@ -15,6 +15,8 @@ import (
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
+	"github.com/trickle-verify/trickle/telemetry"
+	"github.com/trickle-verify/trickle/tracing"
 )
 
 // Proof is what a full pass over the replica's tables, against the source, came to.
@@ -307,7 +309,13 @@ func (r *restoration) prove(ctx context.Context, since time.Time) error {
 	if r.options.PlayForward {
 		own = message.Topics{Pipeline: r.policy.Pipeline}.PlayGroup(r.consumer)
 	}
-	c, err := newConsumer(ctx, r.Settings, provingPolicy(r.policy, own), replicaWiring{pool: r.pool, identity: r.identity, bus: r.kafka})
+	var st stack
+	defer st.close()
+	tell, err := r.telemetry(ctx, &st, telemetry.Options{Service: consuming, Pipeline: r.policy.Pipeline, Consumer: r.consumer})
+	if err != nil {
+		return err
+	}
+	c, err := newConsumer(ctx, r.Settings, provingPolicy(r.policy, own), replicaWiring{r.pool, r.identity, r.kafka, tracing.New(tell.Tracer()), tell.Meter()})
 	if err != nil {
 		return err
 	}
