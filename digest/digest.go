@@ -9,6 +9,7 @@ import (
 	"crypto/md5" //nolint:gosec // not for secrecy: the one hash that every Postgres computes by itself
 	"encoding/binary"
 	"strconv"
+	"strings"
 )
 
 // Kind tells how rows become numbers.
@@ -53,6 +54,28 @@ type Field struct {
 	Tag  string // the type's name, so that 1 as text and 1 as integer differ
 	Text string
 	Null bool
+}
+
+// Column is a field of a row from a value in Postgres's text form and its type as a schema names it ("pg_catalog.numeric"): values that are equal by type
+// become the same text, so 1.0 and 1.00 do, and -0 and 0. It knows numbers, texts, booleans, uuid, bytea, dates and times as Postgres writes them; it does not
+// know what Postgres makes of bpchar, inet, json and arrays of numbers, nor does it hold where a policy compares by bytes: there leave the column out.
+func Column(typ, text string) Field {
+	f := Field{Tag: typ[strings.LastIndexByte(typ, '.')+1:], Text: text}
+	switch f.Tag {
+	case "int2", "int4", "int8":
+		f.Tag = "int" // integers are equal at any width
+	case "bool":
+		f.Text = map[string]string{"t": "true", "f": "false"}[text[:min(1, len(text))]]
+	case "numeric":
+		if strings.Contains(text, ".") {
+			f.Text = strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
+		}
+	case "float4", "float8":
+		if text == "-0" {
+			f.Text = "0"
+		}
+	}
+	return f
 }
 
 // Row is the portable digest of one row: the first 8 bytes, big-endian, of the MD5 of every field framed as

@@ -64,3 +64,23 @@ func TestRowsAreFramed(t *testing.T) {
 		t.Error("kinds are called otherwise")
 	}
 }
+
+// What the server's own text makes of the same values is held against this in package postgres.
+func TestEqualValuesAreTheSameField(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ typ, text, tag, want string }{
+		{"pg_catalog.numeric", "1.500", "numeric", "1.5"},
+		{"pg_catalog.numeric", "100", "numeric", "100"},
+		{"pg_catalog.numeric", "7.00", "numeric", "7"},
+		{"pg_catalog.float8", "-0", "float8", "0"},
+		{"pg_catalog.int2", "10", "int", "10"},
+		{"pg_catalog.bool", "t", "bool", "true"},
+		{"pg_catalog.bool", "false", "bool", "false"},
+		{"pg_catalog.bool", "", "bool", ""},
+		{"pg_catalog.text", "1.500", "text", "1.500"},
+	} {
+		if f := digest.Column(c.typ, c.text); f.Tag != c.tag || f.Text != c.want || f.Null {
+			t.Errorf("%s %q: %+v", c.typ, c.text, f)
+		}
+	}
+}
