@@ -166,7 +166,7 @@ func serving(ctx context.Context, address string, p *child.Process) error {
 		return fmt.Errorf("it has ended: %w", p.Err())
 	default:
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/healthz", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/startupz", http.NoBody)
 	if err != nil {
 		return err
 	}

@@ -280,7 +280,11 @@ func (s *session) stop(name string) error {
 	err := d.process.Signal(syscall.SIGTERM)
 	select {
 	case <-d.process.Done():
-		return errors.Join(err, d.process.Err())
+		// One that has not begun ends by the signal, like any program.
+		if exit := new(exec.ExitError); errors.As(d.process.Err(), &exit) && exit.ExitCode() != 143 {
+			return errors.Join(err, exit)
+		}
+		return err
 	case <-time.After(stopping):
 		return errors.Join(err, d.process.Kill(), fmt.Errorf("%s does not end within %s of SIGTERM: %s", name, stopping, d.tail()))
 	}
