@@ -53,9 +53,9 @@ image-check: ## Build what goes into the image, for each platform, and try it in
 	@scripts/image-check
 
 .PHONY: generate
-generate: ## Write again what is generated: the protobuf code from proto/, and what the chart has of others
+generate: ## Write again what is generated: the protobuf code from proto/, what the chart has of others, and documents
 	$(BUF) generate
-	go test ./deploy/helm -run Generated -update
+	go test ./deploy/helm ./internal/docs -run Generated -update
 
 .PHONY: fmt
 fmt: ## Format the Go code
