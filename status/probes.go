@@ -13,20 +13,23 @@ import (
 // A database or a broker that is away, a closed gate and the brake make no process unwell: none of it is mended by a restart.
 type Probes struct{ State func() pulse.State }
 
-// on serves the probes: 200 and ok, or 503 and a line that says why.
+// on serves the probes: 200 and ok, or 503 and a line that says why; with ?verbose also a line on each loop.
 func (p Probes) on(mux *http.ServeMux) {
 	state := p.State
 	if state == nil {
 		state = func() pulse.State { return pulse.State{} }
 	}
 	probe := func(path string, why func(pulse.State) string) {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			w.Header().Set("Cache-Control", "no-store")
-			text := "ok"
-			if reason := why(state()); reason != "" {
+			text, now := "ok", state()
+			if reason := why(now); reason != "" {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				text = reason
+			}
+			if r.URL.Query().Has("verbose") {
+				text = strings.Join(append([]string{text}, now.Loops...), "\n")
 			}
 			_, _ = io.WriteString(w, text+"\n")
 		})

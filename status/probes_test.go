@@ -59,6 +59,10 @@ func TestProbes(t *testing.T) {
 		}
 	}
 	check("before there is a page")
+	state = pulse.State{Loops: []string{"the scan: turned 1s ago", "resyncing: waits for something outside"}}
+	if code, text := ask("/livez?verbose"); code != http.StatusOK || text != "ok\nthe scan: turned 1s ago\nresyncing: waits for something outside" {
+		t.Errorf("in full: %d %q", code, text)
+	}
 	if code, _ := ask("/status.json"); code != http.StatusNotFound {
 		t.Errorf("before there is a page /status.json answers %d", code)
 	}

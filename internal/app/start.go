@@ -55,8 +55,8 @@ const (
 // reach starts, again and again while a database or Kafka is away, for as long as Wait says. What is wrong in another way is no matter of waiting.
 func (s Settings) reach(ctx context.Context, monitor *pulse.Monitor, st *stack, start func(context.Context, *stack) (started, error)) (started, error) {
 	began, pause := time.Now(), reachFirst
+	monitor.Starting("connecting")
 	for {
-		monitor.Starting("connecting")
 		var attempt stack
 		begun, err := start(ctx, &attempt)
 		if err == nil {

@@ -91,6 +91,15 @@ func TestAPodsLife(t *testing.T) {
 	ready := func() bool { code, _ := get("/readyz"); return code == http.StatusOK }
 	await(t, patience, "it is ready", ready)
 	probes("at work", "ok", "ok")
+	_, loops := get("/livez?verbose")
+	for _, name := range []string{
+		"the scan", "sampling the source's transactions", "answering requests", "following the replication slot", "reading verification messages", "settling suspects",
+		"confirming abandoned corrections", "keeping the ledger", "hearing the publisher's answers", "resyncing", "asking about the replication slot", "following the sink's group",
+	} {
+		if !strings.Contains(loops, "\n"+name+": ") {
+			t.Errorf("nobody watches whether this is stuck: %s; only\n%s", name, loops)
+		}
+	}
 	link.Cut()
 	p.says(t, "the scan can't go on")
 	probes("the source is away", "ok", "ok")

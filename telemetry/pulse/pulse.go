@@ -128,6 +128,7 @@ type State struct {
 	Starting string   // what it waits for, or is at; empty: it has started
 	Stuck    []string // the loops that are, each with how long; empty: none
 	Ending   bool
+	Loops    []string // all of them, each with when it turned last
 }
 
 // Ready reports that it is at work.
@@ -140,10 +141,17 @@ func (m *Monitor) State() State {
 	s := State{Starting: m.starting, Ending: m.ending}
 	now := time.Now()
 	for l := range m.loops {
-		if silent := now.Sub(l.turned); l.away == 0 && silent > m.bound {
+		silent := now.Sub(l.turned)
+		how := "turned " + silent.Round(100*time.Millisecond).String() + " ago"
+		switch {
+		case l.away > 0:
+			how = "waits for something outside"
+		case silent > m.bound:
 			s.Stuck = append(s.Stuck, fmt.Sprintf("%s has not turned for %s, more than %s", l.name, silent.Round(time.Second), m.bound))
 		}
+		s.Loops = append(s.Loops, l.name+": "+how)
 	}
 	slices.Sort(s.Stuck)
+	slices.Sort(s.Loops)
 	return s
 }
