@@ -19,7 +19,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// Each alert is tried, and leads to where the documents say what to do.
+// Each alert is tried, both that it fires and that it does not, and leads to where the documents say what to do.
 func TestAlertsAreTriedAndExplained(t *testing.T) {
 	t.Parallel()
 	read := func(name string) string {
@@ -29,9 +29,10 @@ func TestAlertsAreTriedAndExplained(t *testing.T) {
 		}
 		return string(b)
 	}
-	rules, tests, docs := read("trickle.rules.yaml"), read("trickle.rules.test.yaml"), read("../../docs/operating.md")
+	rules, tests := read("trickle.rules.yaml"), read("trickle.rules.test.yaml")
+	docs := map[string]string{"operating": read("../../docs/operating.md"), "alerts": read("../../docs/alerts.md")}
 	alerts := regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(rules, -1)
-	links := regexp.MustCompile(`runbook: docs/operating\.md#(\S+)`).FindAllStringSubmatch(rules, -1)
+	links := regexp.MustCompile(`runbook: docs/(operating|alerts)\.md#(\S+)`).FindAllStringSubmatch(rules, -1)
 	if len(alerts) == 0 || len(alerts) != len(links) {
 		t.Errorf("%d alerts, %d runbooks", len(alerts), len(links))
 	}
@@ -39,13 +40,16 @@ func TestAlertsAreTriedAndExplained(t *testing.T) {
 		if !regexp.MustCompile(`alertname: ` + a[1] + `\n\s+exp_alerts:`).MatchString(tests) {
 			t.Errorf("no test has %s fire", a[1])
 		}
-		if !strings.Contains(docs, "`"+a[1]+"`") {
-			t.Errorf("docs/operating.md says nothing about %s", a[1])
+		if !strings.Contains(tests, "alertname: "+a[1]+"}") {
+			t.Errorf("no test has %s not fire", a[1])
+		}
+		if !strings.Contains(docs["alerts"], "`"+a[1]+"`") && !strings.Contains(docs["alerts"], "## "+a[1]) {
+			t.Errorf("docs/alerts.md says nothing about %s", a[1])
 		}
 	}
 	for _, link := range links {
-		if heading := strings.ReplaceAll(link[1], "-", " "); !regexp.MustCompile(`(?mi)^#+ ` + heading + `$`).MatchString(docs) {
-			t.Errorf("docs/operating.md has no section %q", heading)
+		if heading := strings.ReplaceAll(link[2], "-", " "); !regexp.MustCompile(`(?mi)^#+ ` + heading + `$`).MatchString(docs[link[1]]) {
+			t.Errorf("docs/%s.md has no section %q", link[1], heading)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -49,8 +51,20 @@ func instance() string {
 	return host + "/" + strconv.Itoa(os.Getpid())
 }
 
+// observeBuild registers which build runs.
+func observeBuild(meter metric.Meter) error {
+	set := measure.On(meter)
+	build := set.Gauge("trickle.build.info", "", "1, with the version of the program and of Go in its labels.", "version", "go")
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+	}
+	return set.Observe(func(_ context.Context, tell measure.Tell) { tell(build, 1, version, runtime.Version()) })
+}
+
 // observe registers what the parts know of themselves.
 func observe(meter metric.Meter, parts ...func(metric.Meter) error) error {
+	parts = append(parts, observeBuild)
 	for _, register := range parts {
 		if err := register(meter); err != nil {
 			return err
