@@ -78,6 +78,7 @@ func (c *Corrector) pending(t Table, changes []drift.Change, outcomes []drift.Ou
 			entry: o.Entry, kind: ch.Kind(), resyncID: ch.ResyncID, now: o.Replica, digest: ch.Source.Digest, present: ch.Source.Present,
 			tell: telling{traceID: ch.TraceID, kept: ch.Trace, columns: o.Columns, confirm: time.Now()},
 		})
+		c.Log.Debug("a row was corrected", "table", t.Name, "correction", o.Entry, "kind", ch.Kind(), "trace_id", ch.TraceID)
 	}
 	if len(out) > 0 {
 		c.Log.Info("corrected", "table", t.Name, "rows", len(out), "first_correction", out[0].entry, "trace_id", out[0].tell.traceID, "resync", out[0].resyncID)

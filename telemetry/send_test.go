@@ -45,6 +45,33 @@ func TestTracesAreSent(t *testing.T) {
 	}
 }
 
+// What can't be read of the attributes that a platform put there is left out, and said.
+func TestMalformedResourceAttributes(t *testing.T) {
+	received := otlp.Start(t)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.URL)
+	t.Setenv("OTEL_METRICS_EXPORTER", "none")
+	for _, attributes := range []string{"a=b,", "a=x,y", "%zz=1", "="} {
+		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
+		var log output
+		tell, err := telemetry.Start(t.Context(), telemetry.Options{Service: attributes, Pipeline: "orders", Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, span := tell.Tracer().Start(t.Context(), "it")
+		span.End()
+		if err := tell.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := received.Spans()
+		if last := got[len(got)-1]; last.Service != attributes {
+			t.Errorf("%s: it is told by %q", attributes, last.Service)
+		}
+		if strings.Contains(attributes, ",") && !strings.Contains(log.String(), "OTEL_RESOURCE_ATTRIBUTES") {
+			t.Errorf("%s: the log does not say so: %s", attributes, log.String())
+		}
+	}
+}
+
 // output is a log that may still be written to.
 type output struct {
 	mu sync.Mutex

@@ -54,10 +54,10 @@ type Telemetry struct {
 
 // Start makes what metrics and traces go through. An error names the variable that asks for what can't be. Close it after use.
 func Start(ctx context.Context, o Options) (*Telemetry, error) {
-	about, err := describe(ctx, o)
-	if err != nil {
-		return nil, err
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
+	about := describe(ctx, o)
 	registry := prometheus.NewRegistry()
 	shown, err := exporter.New(
 		exporter.WithRegisterer(registry),
@@ -92,8 +92,9 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	return t, nil
 }
 
-// describe says who tells; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word, but for the pipeline and the replica.
-func describe(ctx context.Context, o Options) (*resource.Resource, error) {
+// describe says who tells; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have the last word, but for the pipeline and the replica. What can't be read of them, which a platform may have put
+// there, is left out: nothing is verified the worse for it.
+func describe(ctx context.Context, o Options) *resource.Resource {
 	named := []attribute.KeyValue{pipelineKey.String(o.Pipeline)}
 	if o.Consumer != "" {
 		named = append(named, consumerKey.String(o.Consumer))
@@ -105,9 +106,9 @@ func describe(ctx context.Context, o Options) (*resource.Resource, error) {
 		resource.WithAttributes(named...),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
+		o.Log.Warn("OTEL_RESOURCE_ATTRIBUTES can't be read whole: it has to look like team=shop,region=eu, other signs percent-encoded", "err", err)
 	}
-	return about, nil
+	return about
 }
 
 // Meter is what a part registers its instruments with.
