@@ -34,6 +34,9 @@ func (s *session) docker(ctx context.Context, c call) answer {
 	if len(c.Args) < 2 || c.Args[0] != "compose" {
 		return failed("docker %s: nothing stands in for that yet", strings.Join(c.Args, " "))
 	}
+	if len(c.Args) > 4 && c.Args[1] == "--file" && c.Args[2] == "deploy/compose/docker-compose.yaml" {
+		c.Args = append([]string{c.Args[0]}, c.Args[3:]...)
+	}
 	composition, err := os.ReadFile(filepath.Join(root, "deploy", "compose", "docker-compose.yaml"))
 	if err != nil {
 		return failed("%v", err)
