@@ -112,6 +112,7 @@ func (k *Keeper) collect(ctx context.Context, p *policy.Policy) {
 	if s.trouble != "" {
 		return
 	}
+	defer pulse.Away(ctx)() // it removes object after object
 	if err := k.store.Prune(ctx, p.Baseline.Keep); err != nil && ctx.Err() == nil {
 		k.Log.Warn("old sets of the base-line view are not removed yet", "err", err)
 	}

@@ -196,14 +196,14 @@ func (k *Keeper) runOnce(ctx context.Context) {
 	p := k.policy
 	k.mu.Unlock()
 	if k.at != p.Baseline.URL {
-		k.leave(errMoved)
+		k.leaving(ctx, errMoved)
 		k.at = p.Baseline.URL
 		k.change(func(s *state) { *s = state{failed: s.failed} })
 	}
-	k.adopt(p)
+	k.adopt(ctx, p)
 	leads := k.at != "" && k.Desk.Leads()
 	if !leads {
-		k.leave(errNotMine)
+		k.leaving(ctx, errNotMine)
 		k.change(func(s *state) { *s = state{failed: s.failed} })
 		return
 	}
@@ -214,9 +214,7 @@ func (k *Keeper) runOnce(ctx context.Context) {
 	}
 	if k.looked.IsZero() || now.Sub(k.looked) >= lookEvery {
 		k.looked = now
-		back := pulse.Away(ctx) // in the store
 		k.look(ctx, p)
-		back()
 	}
 	k.announce(ctx)
 	if k.build == nil && k.due(now) {
@@ -227,14 +225,16 @@ func (k *Keeper) runOnce(ctx context.Context) {
 }
 
 // adopt takes note of what another policy means for the sets.
-func (k *Keeper) adopt(p *policy.Policy) {
+func (k *Keeper) adopt(ctx context.Context, p *policy.Policy) {
 	was := k.applied
 	k.applied = p
 	if was == nil || was == p || reflect.DeepEqual(was.Tables, p.Tables) && reflect.DeepEqual(was.Baseline, p.Baseline) && was.Resync.Debezium.TopicPrefix == p.Resync.Debezium.TopicPrefix {
 		return
 	}
 	if k.build != nil {
+		back := pulse.Away(ctx) // the build may be with the store, or a database
 		k.build.stop(errPolicy)
+		back()
 		k.build = nil
 		k.change(func(s *state) { s.building = nil })
 	}
@@ -267,6 +267,12 @@ func (k *Keeper) leave(why error) {
 		}
 	}
 	k.store, k.set, k.looked, k.history, k.announced, k.warned, k.spoke = nil, nil, time.Time{}, history{}, "", "", time.Time{}
+}
+
+// leaving does so while the loop is watched: the build may be with the store, or a database.
+func (k *Keeper) leaving(ctx context.Context, why error) {
+	defer pulse.Away(ctx)()
+	k.leave(why)
 }
 
 func (k *Keeper) end() { k.leave(errEnded) }

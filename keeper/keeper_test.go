@@ -17,6 +17,7 @@ import (
 	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/scheduler"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -46,9 +47,11 @@ type world struct {
 	took    time.Duration
 	pieces  int
 	leads   bool
-	held    bool   // the pace lets nothing begin
-	damaged bool   // the newest manifest is
-	lost    string // a set of which an object is missing
+	held    bool           // the pace lets nothing begin
+	damaged bool           // the newest manifest is
+	lost    string         // a set of which an object is missing
+	slow    time.Duration  // what removing old sets takes, and what the store takes to close
+	monitor *pulse.Monitor // nil: nobody watches
 	out     bytes.Buffer
 }
 
@@ -92,11 +95,13 @@ func (w *world) Load(_ context.Context, set string) (*baseline.Manifest, error) 
 
 func (w *world) Prune(_ context.Context, keep int) error {
 	w.lock(func() { w.pruned = append(w.pruned, keep) })
+	time.Sleep(w.slow)
 	return nil
 }
 
 func (w *world) Close() error {
 	w.lock(func() { w.closed++ })
+	time.Sleep(w.slow)
 	return nil
 }
 
@@ -197,6 +202,9 @@ func (w *world) keeping(t *testing.T, lines string) (*Keeper, func()) {
 		},
 	})
 	ctx, cancel := context.WithCancel(t.Context())
+	if w.monitor != nil {
+		ctx = w.monitor.In(ctx)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- k.Run(ctx) }()
 	var once sync.Once
@@ -527,5 +535,31 @@ func TestASetOfWhichAnObjectIsGone(t *testing.T) {
 		if r := k.Status(); !r.Valid || r.Set == w.lost {
 			t.Errorf("%+v", r)
 		}
+	})
+}
+
+// A store that takes its time, with removing old sets above all, makes no keeper stuck.
+func TestAStoreThatTakesItsTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.slow, w.monitor = 10*time.Minute, pulse.New(pulse.Bound)
+		w.monitor.Started()
+		_, stop := w.keeping(t, oneTable)
+		watch := func(d time.Duration) {
+			for range int(d / time.Minute) {
+				after(time.Minute)
+				if s := w.monitor.State(); len(s.Stuck) > 0 {
+					t.Fatalf("%v", s.Stuck)
+				}
+			}
+		}
+		watch(20 * time.Hour)
+		w.lock(func() { w.leads = false })
+		watch(time.Hour)
+		if d := w.got(); len(d.pruned) < 2 || d.closed == 0 {
+			t.Errorf("old sets were removed %d times, and the store was closed %d times", len(d.pruned), d.closed)
+		}
+		stop()
 	})
 }

@@ -6,10 +6,12 @@ import (
 
 	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // look finds out whether the newest set is a restore point. What fails is tried again with the next look; what was seen last stays for a while.
 func (k *Keeper) look(ctx context.Context, p *policy.Policy) {
+	defer pulse.Away(ctx)() // the store may be, and Kafka
 	bounded, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
 	now := time.Now()

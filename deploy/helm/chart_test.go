@@ -57,8 +57,10 @@ func at[T any](v any, path ...any) (out T) {
 }
 
 // template renders the chart.
-func template(args ...string) ([]object, error) {
-	out, err := helm.Run(context.Background(), append([]string{"template", "trickle", "trickle", "--namespace", "data"}, args...)...)
+func template(args ...string) ([]object, error) { return templateAs("trickle", args...) }
+
+func templateAs(release string, args ...string) ([]object, error) {
+	out, err := helm.Run(context.Background(), append([]string{"template", release, "trickle", "--namespace", "data"}, args...)...)
 	if err != nil {
 		return nil, err
 	}

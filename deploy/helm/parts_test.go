@@ -203,9 +203,15 @@ func TestHelmTest(t *testing.T) {
 			if at[string](c, "args", 0) != "check" || !reflect.DeepEqual(c["command"], runs["command"]) || c["image"] != runs["image"] {
 				t.Errorf("%s runs %v %v", o.name(), c["command"], c["args"])
 			}
+			spec := at[map[string]any](named(t, all, "Deployment", strings.TrimSuffix(o.name(), "-check")), "spec", "template", "spec")
+			for _, key := range []string{"nodeSelector", "tolerations", "affinity", "priorityClassName"} {
+				if !reflect.DeepEqual(at[any](o, "spec", key), spec[key]) {
+					t.Errorf("%s: %s is %v, and %v where it runs", o.name(), key, at[any](o, "spec", key), spec[key])
+				}
+			}
 			have, want := env(c), env(runs)
 			for _, variable := range sorted(want) {
-				if strings.HasPrefix(variable, "TRICKLE_") && have[variable] != want[variable] {
+				if told := strings.HasPrefix(variable, "OTEL_") || strings.HasSuffix(variable, "_NAME") && strings.HasPrefix(want[variable], "field "); !told && have[variable] != want[variable] {
 					t.Errorf("%s: %s is %q, and %q where it runs", o.name(), variable, have[variable], want[variable])
 				}
 			}

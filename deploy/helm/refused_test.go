@@ -33,6 +33,8 @@ func TestMistakesAreRefused(t *testing.T) {
 		"networkPolicy.from=all":                              {"/networkPolicy/from"},
 		"monitoring.podMonitor.interval=30":                   {"/monitoring/podMonitor/interval"},
 		"otel.endpoint=collector:4317":                        {"/otel/endpoint"},
+		"kafka.oauth.extensions.a=b\\,c":                      {"/kafka/oauth/extensions/a"},
+		"otel.resourceAttributes.a b=c":                       {"/otel/resourceAttributes"},
 		"logLevel=trace":                                      {"/logLevel", "debug"},
 		"probes.liveness.failureThreshold=0":                  {"/probes/liveness/failureThreshold"},
 		"extraEnv[0].Name=A":                                  {"/extraEnv/0", "'Name'"},

@@ -122,7 +122,7 @@ func TestSecretsGoWhereTheyBelong(t *testing.T) {
 				}
 				continue
 			}
-			if have[name] != value && !(name == "PGSSLMODE" && strings.HasSuffix(p.owner, "-check")) {
+			if have[name] != value {
 				t.Errorf("%s: %s is %q, want %q", p.owner, name, have[name], value)
 			}
 		}
@@ -135,6 +135,10 @@ func TestSecretsGoWhereTheyBelong(t *testing.T) {
 				t.Errorf("%s: %s is %q, want %q", p.owner, name, have[name], value)
 			}
 		}
+	}
+	publisher := env(pods([]object{named(t, all, "Deployment", "trickle-publisher")})[0].containers()[0])
+	if got, want := publisher["OTEL_RESOURCE_ATTRIBUTES"], "k8s.namespace.name=data,k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME),deployment.environment=test%2C%20and%20more%3D100%25"; got != want {
+		t.Errorf("the resource's attributes are %s, want %s", got, want)
 	}
 	for _, p := range pods(rendered(t, "trickle/ci/oauth-values.yaml")) {
 		have := env(p.containers()[0])

@@ -93,6 +93,24 @@ func TestRenderedIsValid(t *testing.T) {
 	}
 }
 
+// Names that YAML would take for numbers and the like stay names.
+func TestNamesThatLookLikeNumbers(t *testing.T) {
+	t.Parallel()
+	kinds := schemas(t)
+	for _, name := range []string{"123", "1e3", "on"} {
+		all, err := templateAs(name, append(three, "--set-string", "fullnameOverride="+name+",nameOverride="+name+",serviceAccount.name="+name+",policy.key="+name+",monitoring.podMonitor.labels.a="+name,
+			"--set", "monitoring.podMonitor.enabled=true,monitoring.dashboard.enabled=true,monitoring.prometheusRule.enabled=true,publisher.instances=2")...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range all {
+			if err := validate(kinds, o); err != nil {
+				t.Errorf("%s: %s %s: %v", name, o.kind(), o.name(), err)
+			}
+		}
+	}
+}
+
 func TestLint(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("trickle/ci/*-values.yaml")

@@ -37,8 +37,8 @@
 
 {{/* Of selectors, which can't be changed: nothing in here depends on a version. */}}
 {{- define "trickle.selector" -}}
-app.kubernetes.io/name: {{ include "trickle.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "trickle.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}
@@ -63,8 +63,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* The beginning of every object: (dict "root" $ "name" … "component" … "labels" … "annotations" …). */}}
 {{- define "trickle.metadata" -}}
-name: {{ .name }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ .name | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "trickle.labels" . | nindent 2 }}
 {{- with mergeOverwrite dict .root.Values.commonAnnotations (default dict .annotations) }}

@@ -2,7 +2,7 @@
 {{- define "trickle.env" -}}
 {{- $v := .root.Values -}}
 - name: TRICKLE_POLICY
-  value: /etc/trickle/policy/{{ $v.policy.key }}
+  value: {{ printf "/etc/trickle/policy/%s" $v.policy.key | quote }}
 - name: TRICKLE_BROKERS
   value: {{ kindIs "string" $v.brokers | ternary $v.brokers (join "," $v.brokers) | quote }}
 {{- with $v.kafka }}
@@ -101,7 +101,7 @@
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
 {{- $pairs := list (printf "k8s.namespace.name=%s" $.root.Release.Namespace) "k8s.pod.name=$(POD_NAME)" "k8s.node.name=$(NODE_NAME)" }}
 {{- range $name, $value := .resourceAttributes }}
-{{- $pairs = append $pairs (printf "%s=%s" $name $value) }}
+{{- $pairs = append $pairs (printf "%s=%s" $name ($value | urlquery | replace "+" "%20")) }}
 {{- end }}
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: {{ join "," $pairs | quote }}
@@ -128,7 +128,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "trickle.podSecurity" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
-serviceAccountName: {{ include "trickle.serviceAccountName" .root }}
+serviceAccountName: {{ include "trickle.serviceAccountName" .root | quote }}
 securityContext:
   runAsNonRoot: true
   {{- with .root.Values.securityContext.runAsUser }}
@@ -297,21 +297,26 @@ spec:
               {{- include "trickle.selector" $ | nindent 14 }}
         {{- end }}
         {{- end }}
-      {{- with $own.nodeSelector }}
-      nodeSelector:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $own.tolerations }}
-      tolerations:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $own.affinity }}
-      affinity:
-        {{- toYaml . | nindent 8 }}
-      {{- end }}
-      {{- with $own.priorityClassName }}
-      priorityClassName: {{ . | quote }}
-      {{- end }}
+      {{- include "trickle.placing" $own | nindent 6 }}
+{{- end }}
+
+{{/* Where a side's pods may run. */}}
+{{- define "trickle.placing" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
 {{- end }}
 
 {{- define "trickle.pdb" -}}
@@ -336,7 +341,7 @@ spec:
 {{- if $v.source.primary.existingSecret }}
 {{- $env = printf "%s\n%s" $env (include "trickle.dsn" (dict "variable" "TRICKLE_PRIMARY_DSN" "secret" $v.source.primary)) }}
 {{- end }}
-{{- dict "name" (printf "%s-publisher" (include "trickle.fullname" .)) "component" "publisher" "command" "trickle" "instances" $v.publisher.instances "env" $env
+{{- dict "values" $v.publisher "name" (printf "%s-publisher" (include "trickle.fullname" .)) "component" "publisher" "command" "trickle" "instances" $v.publisher.instances "env" $env
   "envFrom" $v.baseline.existingSecret "claim" (ternary "write" "" (ne $v.baseline.existingClaim "")) | toJson }}
 {{- end }}
 
@@ -346,6 +351,7 @@ spec:
 {{- with .replica.consumer }}
 {{- $env = printf "%s\n- name: TRICKLE_CONSUMER\n  value: %s" $env (quote .) }}
 {{- end }}
-{{- dict "name" (include "trickle.detectorName" .) "component" "detector" "command" "trickle-consumer" "instances" (hasKey .replica "instances" | ternary .replica.instances 1) "env" $env
+{{- $own := mergeOverwrite (deepCopy $v.detector) (pick .replica "resources" "topologySpreadConstraints" "nodeSelector" "tolerations" "affinity" "priorityClassName" "podAnnotations" "podLabels" "extraEnv") }}
+{{- dict "values" $own "name" (include "trickle.detectorName" .) "component" "detector" "command" "trickle-consumer" "instances" (hasKey .replica "instances" | ternary .replica.instances 1) "env" $env
   "envFrom" $v.baseline.restoreSecret "claim" "" "replica" (include "trickle.replicaName" .replica) | toJson }}
 {{- end }}
