@@ -35,6 +35,8 @@ func TestMistakesAreRefused(t *testing.T) {
 		"otel.endpoint=collector:4317":                        {"/otel/endpoint"},
 		"kafka.oauth.extensions.a=b\\,c":                      {"/kafka/oauth/extensions/a"},
 		"otel.resourceAttributes.a b=c":                       {"/otel/resourceAttributes"},
+		"policy.config.tables=null":                           {"/policy/config", "'tables'"},
+		"policy.config=null":                                  {"policy.config.tables"},
 		"logLevel=trace":                                      {"/logLevel", "debug"},
 		"probes.liveness.failureThreshold=0":                  {"/probes/liveness/failureThreshold"},
 		"extraEnv[0].Name=A":                                  {"/extraEnv/0", "'Name'"},

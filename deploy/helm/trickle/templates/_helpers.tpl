@@ -50,7 +50,7 @@ trickle/replica: {{ . | quote }}
 {{/* All of an object's: what the values add takes nothing from what selectors go by. */}}
 {{- define "trickle.labels" -}}
 {{- $ours := include "trickle.ownLabels" . | fromYaml }}
-{{- mergeOverwrite dict .root.Values.commonLabels (default dict .labels) $ours | toYaml }}
+{{- mergeOverwrite dict (default dict .root.Values.commonLabels) (default dict .labels) $ours | toYaml }}
 {{- end }}
 
 {{- define "trickle.ownLabels" -}}
@@ -67,7 +67,7 @@ name: {{ .name | quote }}
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "trickle.labels" . | nindent 2 }}
-{{- with mergeOverwrite dict .root.Values.commonAnnotations (default dict .annotations) }}
+{{- with mergeOverwrite dict (default dict .root.Values.commonAnnotations) (default dict .annotations) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -128,7 +128,11 @@ annotations:
 {{- if and $v.baseline.existingClaim (gt (int $v.publisher.instances) 1) }}
 {{- $faults = append $faults "publisher.instances: one, where the base-line view is on a volume (baseline.existingClaim): put it in a bucket for more" }}
 {{- end }}
-{{- $url := dig "baseline" "url" "" $v.policy.config }}
+{{- $policy := default dict $v.policy.config }}
+{{- if not (or $v.policy.existingConfigMap $policy.tables) }}
+{{- $faults = append $faults "policy.config.tables: name at least one table: --set 'policy.config.tables[0].table=public.*'" }}
+{{- end }}
+{{- $url := dig "baseline" "url" "" $policy }}
 {{- if and (hasPrefix "file:" $url) (not $v.baseline.existingClaim) (not $v.policy.existingConfigMap) $v.publisher.enabled (not $v.extraVolumeMounts) }}
 {{- $faults = append $faults (printf "baseline.existingClaim: policy.config.baseline.url is %s, and the pod's own file system can't be written and goes with it: name a PersistentVolumeClaim" $url) }}
 {{- end }}

@@ -199,7 +199,7 @@ imagePullSecrets:
 {{- end }}
 {{- if .claim }}
 - name: baseline
-  persistentVolumeClaim: {claimName: {{ $v.baseline.existingClaim | quote }}}
+  persistentVolumeClaim: {claimName: {{ .claimName | quote }}, readOnly: {{ eq .claim "read" }}}
 {{- end }}
 {{- with $v.extraVolumes }}
 {{ toYaml . }}
@@ -220,7 +220,7 @@ metadata:
 spec:
   replicas: {{ int .instances }}
   revisionHistoryLimit: 5
-  {{- if .claim }}
+  {{- if eq .claim "write" }}
   strategy: {type: Recreate} # a volume that one pod holds at a time
   {{- else }}
   strategy:
@@ -235,7 +235,7 @@ spec:
       labels:
         {{- include "trickle.labels" (merge (dict "labels" $own.podLabels) .) | nindent 8 }}
       annotations:
-        {{- mergeOverwrite (dict "kubectl.kubernetes.io/default-container" .component) $own.podAnnotations | toYaml | nindent 8 }}
+        {{- mergeOverwrite (dict "kubectl.kubernetes.io/default-container" .component) (default dict $own.podAnnotations) | toYaml | nindent 8 }}
     spec:
       {{- include "trickle.podSecurity" . | nindent 6 }}
       terminationGracePeriodSeconds: {{ int $v.terminationGracePeriodSeconds }}
@@ -251,7 +251,7 @@ spec:
             {{- with include "trickle.otel" . }}
             {{- . | nindent 12 }}
             {{- end }}
-            {{- with concat $v.extraEnv $own.extraEnv }}
+            {{- with concat (default list $v.extraEnv) (default list $own.extraEnv) }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
           {{- with .envFrom }}
@@ -342,7 +342,7 @@ spec:
 {{- $env = printf "%s\n%s" $env (include "trickle.dsn" (dict "variable" "TRICKLE_PRIMARY_DSN" "secret" $v.source.primary)) }}
 {{- end }}
 {{- dict "values" $v.publisher "name" (printf "%s-publisher" (include "trickle.fullname" .)) "component" "publisher" "command" "trickle" "instances" $v.publisher.instances "env" $env
-  "envFrom" $v.baseline.existingSecret "claim" (ternary "write" "" (ne $v.baseline.existingClaim "")) | toJson }}
+  "envFrom" $v.baseline.existingSecret "claim" (ternary "write" "" (ne $v.baseline.existingClaim "")) "claimName" $v.baseline.existingClaim | toJson }}
 {{- end }}
 
 {{- define "trickle.detector" -}}
@@ -351,7 +351,12 @@ spec:
 {{- with .replica.consumer }}
 {{- $env = printf "%s\n- name: TRICKLE_CONSUMER\n  value: %s" $env (quote .) }}
 {{- end }}
-{{- $own := mergeOverwrite (deepCopy $v.detector) (pick .replica "resources" "topologySpreadConstraints" "nodeSelector" "tolerations" "affinity" "priorityClassName" "podAnnotations" "podLabels" "extraEnv") }}
+{{- $own := deepCopy $v.detector }}
+{{- range list "resources" "topologySpreadConstraints" "nodeSelector" "tolerations" "affinity" "priorityClassName" "podAnnotations" "podLabels" "extraEnv" }}
+{{- if hasKey $.replica . }}
+{{- $_ := set $own . (get $.replica .) }}
+{{- end }}
+{{- end }}
 {{- dict "values" $own "name" (include "trickle.detectorName" .) "component" "detector" "command" "trickle-consumer" "instances" (hasKey .replica "instances" | ternary .replica.instances 1) "env" $env
-  "envFrom" $v.baseline.restoreSecret "claim" "" "replica" (include "trickle.replicaName" .replica) | toJson }}
+  "envFrom" $v.baseline.restoreSecret "claim" (ternary "read" "" (ne $v.baseline.restoreClaim "")) "claimName" $v.baseline.restoreClaim "replica" (include "trickle.replicaName" .replica) | toJson }}
 {{- end }}
