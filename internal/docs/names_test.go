@@ -293,7 +293,7 @@ func TestEveryEnvironmentVariableIsRead(t *testing.T) {
 
 func TestEveryLinkLeadsSomewhere(t *testing.T) {
 	t.Parallel()
-	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	link := regexp.MustCompile(`(?:\]\(|src(?:set)?=")([^)"\s]+)[)"]`)
 	n := 0
 	for _, d := range documents(t) {
 		for _, m := range link.FindAllStringSubmatch(d.text, -1) {
