@@ -75,7 +75,8 @@ type Ledger interface {
 	Forget(ctx context.Context, window time.Duration) error
 	Request(ctx context.Context, w entry.Wish) (bool, error)
 	Open(ctx context.Context, age time.Duration, limit int) (string, []entry.OpenCorrection, error)
-	Close(ctx context.Context, outcome string, ids []int64) error
+	// Close ends corrections, and returns those that it was who ended them.
+	Close(ctx context.Context, outcome string, ids []int64) (closed []int64, err error)
 	Braked(ctx context.Context) (string, error)
 	SaveGate(ctx context.Context, g entry.Gate, window time.Duration, readAt time.Time) error
 	Baseline(ctx context.Context, b entry.Baseline) error

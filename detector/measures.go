@@ -139,13 +139,10 @@ func (c countedLedger) Refused(ctx context.Context, reason string) error {
 	return nil
 }
 
-func (c countedLedger) Close(ctx context.Context, outcome string, ids []int64) error {
-	err := c.Ledger.Close(ctx, outcome, ids)
-	if err != nil {
-		return err
-	}
-	c.m.closed.Add(ctx, float64(len(ids)), outcome)
-	return nil
+func (c countedLedger) Close(ctx context.Context, outcome string, ids []int64) ([]int64, error) {
+	closed, err := c.Ledger.Close(ctx, outcome, ids)
+	c.m.closed.Add(ctx, float64(len(closed)), outcome)
+	return closed, err
 }
 
 // Replica counts what is corrected in one.

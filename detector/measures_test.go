@@ -26,7 +26,12 @@ func (n *noted) Record(context.Context, entry.Verified, []drift.Suspect, time.Du
 }
 func (n *noted) Settle(context.Context, string, entry.Settled) error { return n.err }
 func (n *noted) Refused(context.Context, string) error               { return n.err }
-func (n *noted) Close(context.Context, string, []int64) error        { return n.err }
+func (n *noted) Close(_ context.Context, _ string, ids []int64) ([]int64, error) {
+	if n.err != nil {
+		return nil, n.err
+	}
+	return ids[:2], nil // somebody else closed the others
+}
 
 type written struct{ detector.Replica }
 
@@ -56,7 +61,7 @@ func TestMeasures(t *testing.T) {
 		_ = l.Record(ctx, entry.Verified{Table: "public.t", Rows: 50, ReadAt: time.Now().Add(time.Hour)}, nil, 0)
 		_ = l.Settle(ctx, "public.t", entry.Settled{Resolved: 2, Failed: 1})
 		_ = l.Refused(ctx, "forged")
-		_ = l.Close(ctx, entry.Confirmed, []int64{1, 2})
+		_, _ = l.Close(ctx, entry.Confirmed, []int64{1, 2, 3})
 	}
 	ledger.err = errors.New("the replica is away")
 	do()

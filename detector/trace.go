@@ -122,12 +122,13 @@ func (c *Corrector) closed(ctx context.Context, t Table, outcome string, of []wr
 	for i, w := range of {
 		ids[i] = w.entry
 	}
-	if err := c.Ledger.Close(ctx, outcome, ids); err != nil || !c.Spans.On() {
+	done, err := c.Ledger.Close(ctx, outcome, ids)
+	if err != nil || !c.Spans.On() {
 		return err
 	}
 	for _, w := range of {
 		id, err := trace.TraceIDFromHex(w.tell.traceID)
-		if err != nil || w.tell.kept == "" {
+		if err != nil || w.tell.kept == "" || !slices.Contains(done, w.entry) { // who else closed it has told of it
 			continue
 		}
 		way, _ := tracing.ParseWay(w.tell.kept)

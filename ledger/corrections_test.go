@@ -45,8 +45,8 @@ func TestCorrectionsAreFound(t *testing.T) {
 		_, err := l.Copied(t.Context(), tx, "public.u", ledger.Copied{Copy: drift.Copy{Range: rng("", "9"), Print: digest.Thumbprint{Rows: 5}, ResyncID: "r1"}, Version: 8, Undo: "DELETE"})
 		return err
 	}))
-	must(t, l.Close(t.Context(), entry.Confirmed, []int64{1}))
-	must(t, l.Close(t.Context(), entry.Superseded, []int64{2}))
+	closeAll(t, l, entry.Confirmed, 1)
+	closeAll(t, l, entry.Superseded, 2)
 	must(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
 		return l.Undone(t.Context(), tx, ledger.CorrectionID{N: 3}, 99)
 	}))

@@ -65,16 +65,20 @@ func (l *Ledger) Journal(ctx context.Context, tx pgx.Tx, table string, entries [
 	return ids, nil
 }
 
-// Close ends corrections.
-func (l *Ledger) Close(ctx context.Context, outcome string, ids []int64) error {
+// Close ends corrections, and returns those that it was who ended them: somebody else may have confirmed them meanwhile.
+func (l *Ledger) Close(ctx context.Context, outcome string, ids []int64) ([]int64, error) {
 	if len(ids) == 0 {
-		return nil
+		return nil, nil
 	}
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.corrections SET closed_at = clock_timestamp(), outcome = $2, trace = NULL WHERE id = ANY($1) AND closed_at IS NULL`, ids, outcome)
+	rows, err := l.pool.Query(ctx, `UPDATE trickle.corrections SET closed_at = clock_timestamp(), outcome = $2, trace = NULL WHERE id = ANY($1) AND closed_at IS NULL RETURNING id`, ids, outcome)
 	if err != nil {
-		return fmt.Errorf("closing corrections: %w", err)
+		return nil, fmt.Errorf("closing corrections: %w", err)
 	}
-	return nil
+	closed, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("closing corrections: %w", err)
+	}
+	return closed, nil
 }
 
 // Open takes up to limit corrections of one table that were written and never closed, and that nobody set out to confirm for age: whoever wrote them

@@ -42,8 +42,18 @@ func TestWhatATraceIsMadeOf(t *testing.T) {
 		t.Errorf("open are %+v", open)
 	}
 	journal(t, pool, l, ledger.Entry{Key: message.Key{"2"}, KeyJSON: row, Kind: drift.Missing, After: &row, Trace: "again", Rewrites: ids[1]})
-	must(t, l.Close(t.Context(), entry.Confirmed, ids[:1]))
+	for _, want := range []int{1, 0} { // nobody closes what is closed
+		if closed, err := l.Close(t.Context(), entry.Confirmed, ids); err != nil || len(closed) != want || want == 1 && closed[0] != ids[0] {
+			t.Errorf("closed %v of %v, %v", closed, ids, err)
+		}
+	}
 	if got := one[string](t, pool, `SELECT string_agg(coalesce(trace_id, '-') || ':' || coalesce(trace, '-'), ' ' ORDER BY id) FROM trickle.corrections`); got != "abc:- def:- -:again" {
 		t.Errorf("the journal keeps %s", got)
 	}
+}
+
+func closeAll(t *testing.T, l *ledger.Ledger, outcome string, ids ...int64) {
+	t.Helper()
+	_, err := l.Close(t.Context(), outcome, ids)
+	must(t, err)
 }

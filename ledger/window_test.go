@@ -202,8 +202,8 @@ func TestJournalOpenAndClose(t *testing.T) {
 	if name, open, err := l.Open(t.Context(), hour, 10); name != "" || open != nil || err != nil {
 		t.Errorf("too young to be abandoned: %s %v, %v", name, open, err)
 	}
-	must(t, l.Close(t.Context(), entry.Confirmed, ids[2:]))
-	must(t, l.Close(t.Context(), entry.Superseded, ids[2:])) // closed is closed
+	closeAll(t, l, entry.Confirmed, ids[2:]...)
+	closeAll(t, l, entry.Superseded, ids[2:]...) // closed is closed
 	name, open, err := l.Open(t.Context(), 0, 10)
 	if err != nil || name != table || len(open) != 2 || !slices.Equal(open[0].Key, message.Key{`a"\,b`, ""}) || open[0].Version != 1<<32-1 || open[0].ResyncID != "r" ||
 		!slices.Equal(open[1].Key, message.Key{"NULL", "2"}) || open[1].Kind != drift.Extra || open[1].Entry != ids[1] {

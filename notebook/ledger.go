@@ -221,25 +221,26 @@ func (n *Notebook) Open(_ context.Context, age time.Duration, limit int) (string
 			continue
 		}
 		name = c.Table
-		out = append(out, entry.OpenCorrection{Entry: c.ID, Key: c.Key, Kind: c.Kind, Version: c.Version, ResyncID: c.ResyncID, At: c.At, Trace: c.Trace})
+		out = append(out, entry.OpenCorrection{Entry: c.ID, Key: c.Key, Kind: c.Kind, Version: c.Version, ResyncID: c.ResyncID, At: c.At, TraceID: c.TraceID, Trace: c.Trace})
 	}
 	return name, out, nil
 }
 
-// Close notes the outcome of corrections.
-func (n *Notebook) Close(_ context.Context, outcome string, ids []int64) error {
+// Close notes the outcome of corrections, and returns those that had none.
+func (n *Notebook) Close(_ context.Context, outcome string, ids []int64) ([]int64, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.outcome(outcome, ids)
-	return nil
+	return n.outcome(outcome, ids), nil
 }
 
-func (n *Notebook) outcome(outcome string, ids []int64) {
+func (n *Notebook) outcome(outcome string, ids []int64) (closed []int64) {
 	for i := range n.corrections {
 		if c := &n.corrections[i]; c.Outcome == "" && slices.Contains(ids, c.ID) {
 			c.Outcome = outcome
+			closed = append(closed, c.ID)
 		}
 	}
+	return closed
 }
 
 // Braked says why nothing may be corrected; empty: it may.

@@ -89,7 +89,8 @@ type Correction struct {
 	Before, After string // in whatever form the replica keeps rows; for people
 	Version       uint64 // of the row that was written
 	ResyncID      string
-	Trace         string
+	TraceID       string
+	Trace         string // what its trace is made of; see drift.Change
 	Outcome       string // entry.Confirmed or entry.Superseded; empty: not confirmed yet
 }
 

@@ -108,8 +108,8 @@ func TestARewriteClosesWhatItRewrites(t *testing.T) {
 	if err != nil || name != "t" || len(open) != 1 || open[0].Entry != second {
 		t.Errorf("open are %+v, want only the second: %v", open, err)
 	}
-	if err := n.Close(ctx, entry.Confirmed, []int64{second}); err != nil {
-		t.Fatal(err)
+	if closed, err := n.Close(ctx, entry.Confirmed, []int64{first, second}); err != nil || len(closed) != 1 || closed[0] != second {
+		t.Fatalf("closed %v, want only the second: %v", closed, err)
 	}
 	if c := n.Corrections(); c[0].Outcome != entry.Superseded || c[1].Outcome != entry.Confirmed {
 		t.Errorf("the journal is %+v", c)
