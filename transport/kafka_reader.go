@@ -82,6 +82,31 @@ func (k *Kafka) Tail(ctx context.Context, topic string) (Reader, error) {
 	return k.open(k.newReader(""), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}))
 }
 
+// TailSince is Tail from what the topic took at a time on; for the zero time from now on.
+func (k *Kafka) TailSince(ctx context.Context, topic string, since time.Time) (Reader, error) {
+	if since.IsZero() {
+		return k.Tail(ctx, topic)
+	}
+	if err := k.existing(ctx, topic); err != nil {
+		return nil, err
+	}
+	from := map[int32]kgo.Offset{}
+	err := k.patient(ctx, func() error {
+		listed, err := k.admin.ListOffsetsAfterMilli(ctx, since.UnixMilli(), topic)
+		if err == nil {
+			err = listed.Error()
+		}
+		for id, o := range listed[topic] {
+			from[id] = kgo.NewOffset().At(o.Offset)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, k.explain(err, topic, Read)
+	}
+	return k.open(k.newReader(""), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}))
+}
+
 // bounds returns the first offset and the high watermark of each partition.
 func (k *Kafka) bounds(ctx context.Context, topic string) (starts, ends map[int32]int64, err error) {
 	if err := k.existing(ctx, topic); err != nil {

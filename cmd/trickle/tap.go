@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/trickle-verify/trickle/internal/app"
@@ -8,21 +10,45 @@ import (
 )
 
 func tapCommand(f *command.Flags) *cobra.Command {
-	var topic string
-	var fromStart bool
+	var t app.Tap
+	var since string
 	c := &cobra.Command{
 		Use: "tap --policy FILE", Short: "Print messages as JSON lines as they come", Args: cobra.NoArgs,
+		Long: "tap prints a topic's messages, one JSON object in each line: topic, partition, offset, at, key, kind, and message, or error where it can't be read or believed. It reads beside\n" +
+			"everybody else and takes nothing away. Of keys and values it shows what the policy's privacy allows; rows that are streamed in one block only where both may be shown.\n\n" +
+			"It prints what comes from now on, or with --since from then on, until it is interrupted or --limit is reached; with --from-start what is there, and ends.\n" +
+			"--key takes a key as resync --range does (10,1 for two columns) or the # and hash that logs show of it. --range compares numbers as numbers and all else by its bytes.",
+		Example: "  trickle tap --policy policy.yaml --brokers kafka:9092 --table public.orders --kind thumbprint\n" +
+			"  trickle tap --policy policy.yaml --brokers kafka:9092 --topic requests --consumer shop-replica --since 10m\n" +
+			"  trickle tap --policy policy.yaml --brokers kafka:9092 --topic replies --consumer shop-replica --key 42 --from-start\n" +
+			"  trickle tap --policy policy.yaml --brokers kafka:9092 --range 1000..2000 --limit 5\n" +
+			"  trickle tap --policy policy.yaml --brokers kafka:9092 --topic cursors --from-start",
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := f.Settings()
 			if err != nil {
 				return err
 			}
-			return app.Tap{Topic: topic, FromStart: fromStart, Out: c.OutOrStdout()}.Run(c.Context(), s)
+			if t.Filter.Since, err = app.TapSince(since); err != nil {
+				return err
+			}
+			t.Out = c.OutOrStdout()
+			return t.Run(c.Context(), s)
 		},
 	}
 	f.Policy(c)
 	f.Brokers(c)
-	c.Flags().StringVar(&topic, "topic", "verify", "verify, requests, replies.`CONSUMER`, cursors, or a topic's whole name")
-	c.Flags().BoolVar(&fromStart, "from-start", false, "print what the topic holds and end, instead of waiting for more")
+	fl := c.Flags()
+	fl.StringVar(&t.Topic, "topic", "verify", "verify, requests, replies.`CONSUMER` (or replies with --consumer), cursors, or a topic's whole name")
+	fl.BoolVar(&t.FromStart, "from-start", false, "print what the topic holds and end, instead of waiting for more")
+	fl.StringSliceVar(&t.Filter.Tables, "table", nil, "only about this `TABLE`, as the source calls it; may be repeated")
+	fl.StringSliceVar(&t.Filter.Kinds, "kind", nil, "only of this `KIND`: "+strings.Join(app.TapKinds(), ", "))
+	fl.StringVar(&t.Filter.Consumer, "consumer", "", "only what this replica asked for, by its `NAME`")
+	fl.StringVar(&t.Filter.Key, "key", "", "only what names this `KEY`: a row's, a left out one's, or a bound")
+	fl.StringVar(&t.Filter.Range, "range", "", "only what is about keys over A up to B: `A..B`; either may be left out")
+	fl.StringVar(&since, "since", "", "only from this `TIME` on: 10m, 2h or 7d ago, a date, or a date and a time")
+	fl.IntVar(&t.Filter.Limit, "limit", 0, "end after this many; 0: don't")
+	command.Complete(c, "topic", command.Words("verify", "requests", "replies", "cursors"))
+	command.Complete(c, "table", f.Tables)
+	command.Complete(c, "kind", command.Words(app.TapKinds()...))
 	return c
 }
