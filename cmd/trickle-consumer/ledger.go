@@ -151,6 +151,9 @@ func brakeCommand(f *command.Flags) *cobra.Command {
 	var release bool
 	c := &cobra.Command{
 		Use: "brake [--release]", Short: "Show whether the brake holds corrections back, or release it", Args: cobra.NoArgs,
+		Long: "The brake goes on by itself where more rows are deleted or corrected within detect.window than detect.brake allows; corrections and resyncs then wait for a person. Look at\n" +
+			"the source first: what was corrected stands in trickle-consumer corrections, and trickle-consumer undo takes it back.",
+		Example: "  trickle-consumer brake --policy policy.yaml\n  trickle-consumer brake --policy policy.yaml --release",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withOffice(c, f, func(o *app.Office) error {
 				if !release {
@@ -186,6 +189,8 @@ func pinCommand(f *command.Flags) *cobra.Command {
 	var source string
 	c := &cobra.Command{
 		Use: "pin --source SYSTEM/DATABASE", Short: "Accept another source, because it was replaced on purpose", Args: cobra.NoArgs,
+		Long:    "A replica takes corrections from the first source it hears and from no other, so that a restored or empty database never empties it. pin names another one.",
+		Example: "  trickle-consumer pin --policy policy.yaml --source 7712278149390489009/shop",
 		RunE: func(c *cobra.Command, _ []string) error {
 			system, database, ok := strings.Cut(source, "/")
 			if _, err := strconv.ParseUint(system, 10, 64); err != nil || !ok || database == "" {
@@ -202,6 +207,6 @@ func pinCommand(f *command.Flags) *cobra.Command {
 	}
 	f.Policy(c)
 	f.Replica(c)
-	c.Flags().StringVar(&source, "source", "", "the source's identity")
+	c.Flags().StringVar(&source, "source", "", "the source's identity, `SYSTEM/DATABASE`")
 	return c
 }

@@ -10,6 +10,8 @@ import (
 func runCommand(f *command.Flags) *cobra.Command {
 	c := &cobra.Command{
 		Use: "run --policy FILE", Short: "Verify this replica; any number of instances share the work", Args: cobra.NoArgs,
+		Example: "  trickle-consumer run --policy policy.yaml --replica postgres://… --brokers kafka:9092\n" +
+			"  trickle-consumer run --policy policy.yaml --replica postgres://… --brokers kafka:9092 --consumer shop-replica --listen :8481",
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := f.Settings()
 			if err != nil {

@@ -32,6 +32,8 @@ func baselineBuild(f *command.Flags) *cobra.Command {
 	var kind string
 	c := &cobra.Command{
 		Use: "build --policy FILE --source DSN --brokers LIST", Short: "Build a set now, at full speed", Args: cobra.NoArgs,
+		Example: "  trickle baseline build --policy policy.yaml --source postgres://… --brokers kafka:9092\n" +
+			"  trickle baseline build --policy policy.yaml --source postgres://… --brokers kafka:9092 --afresh",
 		Long: "build reads the source's tables and writes a set of the base-line view to the policy's baseline.url, without the ceilings that trickle run keeps to. Ranges that have\n" +
 			"not changed since the last set are named again and not read. A build that is stopped, or killed, goes on where it was when it is run again. Sets beyond baseline.keep\n" +
 			"are removed afterwards.\n\nExit status: 0 the set is complete, 2 it is not, 130 interrupted, 143 terminated.",
@@ -105,6 +107,7 @@ func newTable(header ...any) table.Writer {
 func baselineList(f *command.Flags) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list --policy FILE", Short: "List the sets that there are", Args: cobra.NoArgs,
+		Example: "  trickle baseline list --policy policy.yaml\n  trickle baseline list --policy policy.yaml --brokers kafka:9092 --format json",
 		Long: "list shows the sets in the policy's baseline.url, newest first. With --brokers it says of each whether it is still a restore point: whether the CDC's topics hold all that\n" +
 			"came after it.\n\nExit status: 0 there is a complete set (with --brokers: one that is a restore point), 1 there is none, 2 on an error.",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -177,6 +180,7 @@ func baselineVerify(f *command.Flags) *cobra.Command {
 	var o app.VerifyOptions
 	c := &cobra.Command{
 		Use: "verify --policy FILE", Short: "Read a set again and check that it is what it was written as", Args: cobra.NoArgs,
+		Example: "  trickle baseline verify --policy policy.yaml\n  trickle baseline verify --policy policy.yaml --against source --source postgres://… --brokers kafka:9092",
 		Long: "verify reads every object of a set and checks its size, SHA-256 and header, that it can be decompressed, and how many rows it holds. Whether the rows have the thumbprints\n" +
 			"that the manifest gives them takes a database to digest them: with --against, ranges are compared with those of the source or of the replica; where they differ the\n" +
 			"set's rows are loaded into a temporary table there, which is rolled back. At the source, rows that were written since the set are told by their version, and a\n" +

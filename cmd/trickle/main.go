@@ -21,6 +21,6 @@ func root() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	f.Register(c)
-	c.AddCommand(runCommand(f), command.Check(f, app.CheckPublisher), diffCommand(f), statusCommand(f), tapCommand(f), baselineCommand(f), command.Policy(f), demoCommand(f))
+	c.AddCommand(runCommand(f), command.Check(f, app.CheckPublisher), diffCommand(f), statusCommand(f), tapCommand(f), baselineCommand(f), command.Policy(f), demoCommand(f), command.Manual())
 	return c
 }

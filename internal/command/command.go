@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/trickle-verify/trickle/internal/app"
@@ -40,7 +41,7 @@ func Main(root *cobra.Command) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	refuseUnknown(root)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
+		return fmt.Errorf("%w; see %s --help", plainly(err), c.CommandPath())
 	})
 	err := root.ExecuteContext(ctx)
 	switch {
@@ -56,6 +57,28 @@ func Main(root *cobra.Command) int {
 		}
 		return 2
 	}
+}
+
+// plainly says what a flag's value has to be, in place of which function could not read it.
+func plainly(err error) error {
+	var invalid *pflag.InvalidValueError
+	if !errors.As(err, &invalid) {
+		return err
+	}
+	want := ""
+	switch invalid.GetFlag().Value.Type() {
+	case "int", "int64":
+		want = "give a whole number"
+	case "float64":
+		want = "give a number"
+	case "duration":
+		want = "give a time such as 500ms, 10s, 5m or 1h30m"
+	case "bool":
+		want = "give true or false, or the flag alone"
+	default:
+		return err
+	}
+	return fmt.Errorf("--%s %q: %s", invalid.GetFlag().Name, invalid.GetValue(), want)
 }
 
 // interruptedError is why a command that a signal stopped did not come to its end.
@@ -144,7 +167,7 @@ func (f *Flags) Replica(c *cobra.Command) {
 
 // Brokers adds --brokers.
 func (f *Flags) Brokers(c *cobra.Command) {
-	c.Flags().StringSliceVar(&f.brokers, "brokers", nil, "Kafka's bootstrap servers, `host:port,…` (TRICKLE_BROKERS); TLS and login: TRICKLE_KAFKA_…, see docs/security.md")
+	c.Flags().StringSliceVar(&f.brokers, "brokers", nil, "Kafka's bootstrap servers, a `LIST` of host:port with commas between them (TRICKLE_BROKERS); TLS and login: TRICKLE_KAFKA_…, see docs/security.md")
 }
 
 // Consumer adds --consumer.
