@@ -57,13 +57,18 @@ generate: ## Write again what is generated: the protobuf code from proto/, what 
 	$(BUF) generate
 	go test ./deploy/helm ./internal/docs -run Generated -update
 
+.PHONY: man
+man: build ## Write man pages of both commands into man/
+	bin/trickle manual man man
+	bin/trickle-consumer manual man man
+
 .PHONY: fmt
 fmt: ## Format the Go code
 	$(LINT) fmt
 
 .PHONY: clean
 clean: ## Remove what the other commands made here
-	rm -rf bin coverage.out
+	rm -rf bin man coverage.out
 
 # What follows is used by the commands above; each part of check also runs alone.
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -243,6 +244,40 @@ func TestCorrections(t *testing.T) {
 			if strings.Contains(out, not) {
 				t.Errorf("%s %s: %q is in\n%s", c.privacy, c.args, not, out)
 			}
+		}
+	}
+}
+
+// What can be known is completed: words of a flag, the tables of the policy, and resyncs by the state in which they can be meant.
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.exec(`INSERT INTO trickle.resyncs (id, pipeline, scope, table_name, state, reason) VALUES ('w1', 'p', 'full', 'public.t', 'waiting', ''), ('d1', 'p', 'full', 'public.t', 'done', '')`)
+	complete := func(args ...string) string {
+		t.Helper()
+		c := root()
+		var out bytes.Buffer
+		c.SetOut(&out)
+		c.SetErr(io.Discard)
+		c.SetArgs(append([]string{"__complete"}, args...))
+		if err := c.ExecuteContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(strings.Fields(out.String()), " ")
+	}
+	for args, want := range map[string]string{
+		"status --format ":                                                                   "text json :4",
+		"corrections --kind missing,e":                                                       "missing,missing missing,mismatched missing,extra missing,copied :4",
+		"corrections --policy " + o.policy + " --table ":                                     "public.t :4",
+		"corrections --policy nowhere.yaml --table ":                                         ":4",
+		"resync --policy " + o.policy + " --replica " + o.dsn + " --approve ":                "w1 waiting, full of public.t :4",
+		"undo --policy " + o.policy + " --replica " + o.dsn + " --resync ":                   "d1 done, full of public.t w1 waiting, full of public.t :4",
+		"resync --policy " + o.policy + " --replica postgres://nowhere.invalid/x --approve ": ":4",
+		"policy ": "plan Work out the pace",
+	} {
+		got := complete(strings.Split(args, " ")...)
+		if !strings.HasPrefix(got, want) && !(strings.HasPrefix(args, "undo") && strings.Contains(got, "w1") && strings.Contains(got, "d1")) {
+			t.Errorf("%s: %q, want %q", args, got, want)
 		}
 	}
 }

@@ -167,7 +167,7 @@ func (f *Flags) Replica(c *cobra.Command) {
 
 // Brokers adds --brokers.
 func (f *Flags) Brokers(c *cobra.Command) {
-	c.Flags().StringSliceVar(&f.brokers, "brokers", nil, "Kafka's bootstrap servers, a `LIST` of host:port with commas between them (TRICKLE_BROKERS); TLS and login: TRICKLE_KAFKA_…, see docs/security.md")
+	c.Flags().StringSliceVar(&f.brokers, "brokers", nil, "Kafka's bootstrap servers, a `LIST` of host:port with commas between them (TRICKLE_BROKERS); TLS and login come from the environment: see docs/security.md")
 }
 
 // Consumer adds --consumer.
