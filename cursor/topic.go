@@ -99,7 +99,7 @@ func (t *Topic) Shares() (Shares, error) {
 			out.Mine[share] = term + t.usurped[share]
 		} else if !t.grew {
 			t.grew = true
-			t.options.Log.Warn("the topic of the cursors has got more partitions, of which this publisher, who has some, serves none: restart all publishers", "topic", t.options.Name, "partition", share, "known", t.count)
+			t.options.Log.Warn("the topic of the cursors has got more partitions, of which this publisher, who has some, serves none: restart all publishers", "topic", t.options.Name, "partition", share, "partitions", t.count)
 		}
 	}
 	return out, nil
@@ -158,7 +158,7 @@ func (t *Topic) read(ctx context.Context, share int, p *page) error {
 	for _, r := range records {
 		if err := p.read(r); err != nil {
 			t.options.Log.Warn("a cursor is unreadable and left out", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset,
-				"key", string(r.Key), "err", err)
+				"record", string(r.Key), "err", err)
 		}
 	}
 	return nil
@@ -224,7 +224,7 @@ func (t *Topic) Follow(ctx context.Context) (Board, error) {
 			}
 			h.page.book = book{}
 			if h.page.inForce != h.claim {
-				t.options.Log.Warn("a share of the cursors was claimed by another publisher", "share", share, "by", h.page.claims[h.page.inForce].Owner)
+				t.options.Log.Warn("a share of the cursors was claimed by another publisher", "share", share, "publisher", h.page.claims[h.page.inForce].Owner)
 				delete(t.held, share)
 				t.usurped[share]++
 			}

@@ -67,7 +67,7 @@ func (d *Detector) compare(ctx context.Context, t Table, env *tricklepb.Envelope
 	for i := range suspects {
 		suspects[i].RangeID, suspects[i].Range, suspects[i].Trace = v.RangeID, rng, way
 	}
-	d.Log.Debug("range differs", "table", t.Name, "range", rng.String(), "suspects", len(suspects))
+	d.Log.Debug("range differs", "table", t.Name, "range", d.rules().Privacy.Key(rng.String()), "suspects", len(suspects))
 	return d.record(ctx, v, suspects, r)
 }
 

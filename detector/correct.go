@@ -81,7 +81,7 @@ func (c *Corrector) pending(t Table, changes []drift.Change, outcomes []drift.Ou
 		c.Log.Debug("a row was corrected", "table", t.Name, "correction", o.Entry, "kind", ch.Kind(), "trace_id", ch.TraceID)
 	}
 	if len(out) > 0 {
-		c.Log.Info("corrected", "table", t.Name, "rows", len(out), "first_correction", out[0].entry, "trace_id", out[0].tell.traceID, "resync", out[0].resyncID)
+		c.Log.Info("corrected", "table", t.Name, "rows", len(out), "correction", out[0].entry, "trace_id", out[0].tell.traceID, "resync", out[0].resyncID)
 	}
 	return out
 }

@@ -151,11 +151,11 @@ func (d *Detector) rules() *policy.Policy {
 
 // Refuse counts a message that could not be read or believed and logs each reason once with where it was.
 func (d *Detector) Refuse(ctx context.Context, where string, err error) error {
-	d.logOnce("refused a message", where, err)
+	d.logOnce("refused a message", slog.String("message", where), err)
 	return d.Ledger.Refused(ctx, where+": "+err.Error())
 }
 
-func (d *Detector) logOnce(what, where string, err error) {
+func (d *Detector) logOnce(what string, where slog.Attr, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	reason := what + err.Error()
@@ -166,7 +166,7 @@ func (d *Detector) logOnce(what, where string, err error) {
 		clear(d.logged)
 	}
 	d.logged[reason] = true
-	d.Log.Warn(what, "at", where, "err", err)
+	d.Log.Warn(what, where, "err", err)
 }
 
 // Handle deals with one verification message. When it returns nil the message's consequences are durable and its offset may be committed; an error
@@ -232,7 +232,7 @@ func (d *Detector) pauseOrRetry(ctx context.Context, table string, err error) er
 		return nil // a message from before or after a change that the publisher is still catching up with
 	}
 	if d.Replica.Incomparable(err) {
-		d.logOnce("table is paused", table, err)
+		d.logOnce("a table is paused", slog.String("table", table), err)
 		return d.Ledger.Pause(ctx, table, err.Error())
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,7 +68,7 @@ func (d *Detector) loop(ctx context.Context, what string, once func(context.Cont
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			d.Log.Warn(what+" failed; trying again", "err", err, "in", wait.String())
+			d.Log.Warn(what+" failed; trying again", "err", err, "retry_in", wait)
 		case n > 0:
 			wait = retryFirst
 			continue
@@ -147,12 +148,12 @@ func (d *Detector) handleUntilDone(ctx context.Context, m Delivery) error {
 		}
 		if try >= tries && d.ofTable(err) && (!mayPass(err) || time.Since(began) > patience) {
 			// One table must not keep the others waiting. The range counts as not verified, and its turn comes again with the next cycle.
-			d.logOnce("table is paused", m.Envelope.GetTable(), err)
+			d.logOnce("a table is paused", slog.String("table", m.Envelope.GetTable()), err)
 			if err = d.Ledger.Pause(ctx, m.Envelope.GetTable(), err.Error()); err == nil {
 				return nil
 			}
 		}
-		d.Log.Warn("a verification message can't be dealt with yet; trying again", "err", err, "at", m.Where, "table", m.Envelope.GetTable(), "in", wait.String())
+		d.Log.Warn("a verification message can't be dealt with yet; trying again", "err", err, "message", m.Where, "table", m.Envelope.GetTable(), "retry_in", wait)
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}

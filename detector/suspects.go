@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -50,7 +51,7 @@ func (d *Detector) Settle(ctx context.Context) (int, error) {
 	}
 	if err != nil && ctx.Err() == nil && d.ofTable(err) {
 		// Its suspects come up again with their lease; those of other tables need not wait.
-		d.logOnce("suspects can't be settled yet", name, err)
+		d.logOnce("suspects can't be settled yet", slog.String("table", name), err)
 		err = d.Ledger.Pause(ctx, name, err.Error())
 	}
 	return len(suspects), errors.Join(err, d.Ledger.Settle(ctx, name, settled))
@@ -166,6 +167,9 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 		return out, err
 	}
 	d.sort(&out, proven, outcomes, rules.Detect.Confirm.Attempts)
+	if out.Failure != "" {
+		d.logOnce("the replica refuses a correction", slog.String("table", t.Name), errors.New(out.Failure))
+	}
 	return out, err
 }
 
@@ -214,9 +218,6 @@ func (d *Detector) sort(out *entry.Settled, proven []drift.Suspect, outcomes []d
 			}
 		}
 	}
-	if out.Failure != "" {
-		d.logOnce("the replica refuses a correction", "replica", errors.New(out.Failure))
-	}
 }
 
 // Resume confirms one batch of abandoned corrections and reports how many there were.
@@ -255,7 +256,7 @@ func (d *Detector) escalate(ctx context.Context, table string) error {
 	if err != nil || !made {
 		return err
 	}
-	d.Log.Warn("too much drift: asking for a resync", "resync", w.ID, "scope", w.Scope, "table", table, "why", w.Reason, "waits_for_approval", w.Waiting)
+	d.Log.Warn("too much drift: asking for a resync", "resync", w.ID, "scope", w.Scope, "table", table, "reason", w.Reason, "waits_for_approval", w.Waiting)
 	return nil
 }
 

@@ -252,7 +252,7 @@ func (g *Gate) Check(ctx context.Context) State {
 	}
 	switch first := g.last.By == "" && !g.last.Open; {
 	case s.Open && !g.last.Open:
-		g.parts.Log.Info("the gate is open", "lag", s.Lag.String())
+		g.parts.Log.Info("the gate is open", "lag", s.Lag)
 	case !s.Open && (first || s.By != g.last.By):
 		g.parts.Log.Warn("the gate is closed: nothing is corrected", "by", s.By, "reason", s.Reason)
 	}

@@ -39,7 +39,7 @@ func (k *Keeper) begin(ctx context.Context, p *policy.Policy) {
 	k.change(func(s *state) { s.building = &cursor.Build{Set: beginning, Begun: time.Now()} })
 	k.spoke = time.Time{}
 	k.tell(ctx, time.Now()) // the other publishers have to hear of it before the first range is read
-	k.Log.Info("a set of the base-line view is being built", "why", k.why())
+	k.Log.Info("a set of the base-line view is being built", "reason", k.why())
 	store := k.store
 	go func() {
 		defer close(b.ended)

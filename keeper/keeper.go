@@ -259,7 +259,7 @@ func (k *Keeper) leave(why error) {
 	if k.build != nil {
 		k.build.stop(why)
 		k.build = nil
-		k.Log.Info("building a set of the base-line view was left; the next one goes on from it", "why", why)
+		k.Log.Info("building a set of the base-line view was left; the next one goes on from it", "reason", why)
 	}
 	if k.store != nil {
 		if err := k.store.Close(); err != nil {
@@ -297,7 +297,7 @@ func (k *Keeper) fail(err error) {
 		s.failure, s.retry = err.Error(), time.Now().Add(wait)
 		failures, retry = s.failures, s.retry
 	})
-	k.Log.Error("building a set of the base-line view failed and is tried again", "err", err, "failures", failures, "at", retry)
+	k.Log.Error("building a set of the base-line view failed and is tried again", "err", err, "failures", failures, "retry_at", retry)
 }
 
 // announce tells replicas of the newest set, once.

@@ -120,7 +120,7 @@ func (r *Runner) heard(ctx context.Context, notes []debezium.Notification) error
 			}
 			again = again || !stored
 			if stored && after.State != before.State {
-				r.Log.Info("Debezium's snapshot", "resync", after.ResyncID, "table", after.Table, "signal", after.Signal, "state", after.State, "rows", after.Rows, "why", after.Failure)
+				r.Log.Info("Debezium's snapshot", "resync", after.ResyncID, "table", after.Table, "signal", after.Signal, "state", after.State, "rows", after.Rows, "reason", after.Failure)
 			}
 		}
 		if !again {

@@ -289,7 +289,7 @@ func (r *Runner) work(ctx context.Context, s entry.Resync) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		r.Log.Info("resync begins", "resync", s.ID, "scope", s.Scope, "table", s.Table, "ranges", len(ranges), "why", s.Reason)
+		r.Log.Info("resync begins", "resync", s.ID, "scope", s.Scope, "table", s.Table, "ranges", len(ranges), "reason", s.Reason)
 		if err := r.Ledger.Plan(ctx, s.ID, ranges); err != nil {
 			return false, err
 		}

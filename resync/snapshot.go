@@ -134,7 +134,7 @@ func (r *Runner) signal(ctx context.Context, s entry.Resync, snap entry.Snapshot
 	if err != nil || !stored {
 		return err
 	}
-	r.Log.Info("asking Debezium for a snapshot", "resync", s.ID, "table", s.Table, "scope", s.Scope, "signal", snap.Signal, "why", s.Reason)
+	r.Log.Info("asking Debezium for a snapshot", "resync", s.ID, "table", s.Table, "scope", s.Scope, "signal", snap.Signal, "reason", s.Reason)
 	return r.Debezium.Send(bound, to, debezium.Signal{ID: snap.Signal, Table: s.Table, Filter: debezium.Filter(t.Schema, s.Range)})
 }
 
@@ -168,7 +168,7 @@ func (r *Runner) await(ctx context.Context, snap entry.Snapshot, limit time.Dura
 		return nil
 	default:
 		snap = debezium.Again(snap, fmt.Sprintf("nothing was heard of signal %s for %s", snap.Signal, limit))
-		r.Log.Warn("Debezium is silent; the signal counts as lost", "resync", snap.ResyncID, "signal", snap.Signal, "for", limit)
+		r.Log.Warn("Debezium is silent; the signal counts as lost", "resync", snap.ResyncID, "signal", snap.Signal, "waited", limit)
 	}
 	_, err := r.Snapshots.StoreSnapshot(ctx, snap)
 	return err

@@ -137,7 +137,7 @@ func (w *walk) stream(ctx context.Context, list detector.Listing) (bool, error) 
 		return false, errHeld
 	case drift.Written:
 	default:
-		w.Log.Info("the replica takes no whole copy of a range; its rows go one by one", "table", w.table.Name, "resync", w.resync.ID, "why", out.Err)
+		w.Log.Info("the replica takes no whole copy of a range; its rows go one by one", "table", w.table.Name, "resync", w.resync.ID, "err", out.Err)
 		return false, nil
 	}
 	w.piece.Copies = append(w.piece.Copies, out.Entry)

@@ -105,7 +105,7 @@ func (s *Scheduler) plan(ctx context.Context, t *table, old cursor.Plan) error {
 	if err := s.save(ctx, cursor.BoardShare, cursor.Change{Plans: []cursor.Plan{p}}); err != nil {
 		return err
 	}
-	s.log.Info("a table is shared out", "table", t.name, "spans", len(p.Spans), "rows", p.Rows, "version", p.Version)
+	s.log.Info("a table is shared out", "table", t.name, "parts", len(p.Spans), "rows", p.Rows, "plan", p.Version)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.trial = trial{}

@@ -204,7 +204,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				break
 			}
-			s.log.Error("the scan can't go on and is tried again", "err", err, "in", retry)
+			s.log.Error("the scan can't go on and is tried again", "err", err, "retry_in", retry)
 			result = Result{Until: time.Now().Add(retry), By: ByFailure, Reason: err.Error()}
 			retry = min(2*retry, lastRetry)
 		} else {

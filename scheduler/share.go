@@ -86,7 +86,7 @@ func (s *Scheduler) load(ctx context.Context, n int, term uint64) error {
 		return fmt.Errorf("loading the cursor: %w", err)
 	}
 	if state.Source != "" && state.Source != s.source {
-		s.log.Warn("the cursor is about another source and is dropped", "was", state.Source, "is", s.source)
+		s.log.Warn("the cursor is about another source and is dropped", "source", s.source, "was", state.Source)
 		change := cursor.Change{DroppedTables: storedNames(state), Samples: []cursor.Sample{}}
 		if err := s.save(ctx, n, change); err != nil {
 			return err
@@ -104,7 +104,7 @@ func (s *Scheduler) load(ctx context.Context, n int, term uint64) error {
 	defer s.mu.Unlock()
 	s.held[n], s.unsettled = &share{term: term, stored: state}, true
 	if s.shares.Of > 1 {
-		s.log.Info("a share of the work is taken up", "share", n, "of", s.shares.Of)
+		s.log.Info("a share of the work is taken up", "share", n, "shares", s.shares.Of)
 	}
 	return nil
 }

@@ -336,9 +336,9 @@ func (s *Scheduler) fail(ctx context.Context, sp *span, err error) (Result, erro
 	}
 	s.mu.Lock()
 	sp.failed(err, time.Now())
-	delay := sp.delay
+	delay, part := sp.delay, s.policy.Privacy.Key(sp.bounds().String())
 	s.mu.Unlock()
-	s.log.Warn("a table is paused", "table", sp.table.name, "part", sp.bounds().String(), "err", err, "retry_in", delay)
+	s.log.Warn("a table is paused", "table", sp.table.name, "range", part, "err", err, "retry_in", delay)
 	return Result{Scanned: true}, nil
 }
 

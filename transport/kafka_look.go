@@ -119,7 +119,7 @@ func (w *waiting) more(ctx context.Context, b batch) error {
 	}
 	if waited > tellAfter && !w.told {
 		w.told = true
-		w.log.Warn("waiting for a transaction to end", "partition", w.at.String(), "offset", b.stable, "up_to", w.end)
+		w.log.Warn("waiting for a transaction to end", "topic", w.at.Topic, "partition", w.at.ID, "offset", b.stable, "end", w.end)
 	}
 	if w.none++; w.none > 1 && !pause(ctx) {
 		return ctx.Err()

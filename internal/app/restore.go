@@ -165,7 +165,7 @@ func (r *restoration) run(ctx context.Context) error {
 	if r.store == nil {
 		return fmt.Errorf("%w (%s)", r.noStore, r.report.Reason)
 	}
-	r.Log.Info("the replica has to be loaded", "why", r.report.Reason)
+	r.Log.Info("the replica has to be loaded", "reason", r.report.Reason)
 	m, err := r.choose(ctx)
 	if err != nil {
 		return err
@@ -305,7 +305,7 @@ func (r *restoration) loaded(m *baseline.Manifest, l restore.Loaded) {
 	r.report.Set, r.report.Loaded = set, true
 	r.failed(l.Failed)
 	r.report.LeftOut = append(r.report.LeftOut, l.Plan.LeftOut...)
-	r.Log.Info("the set is loaded", "set", m.Set, "tables", set.Tables, "rows", set.Rows, "took", (time.Duration(l.Seconds*1000) * time.Millisecond).String())
+	r.Log.Info("the set is loaded", "set", m.Set, "tables", set.Tables, "rows", set.Rows, "took", time.Duration(l.Seconds*1000)*time.Millisecond)
 }
 
 // failed notes what could not be made.

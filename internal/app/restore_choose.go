@@ -134,7 +134,7 @@ func (r *restoration) valid(ctx context.Context, m *baseline.Manifest, pinned st
 		return err
 	}
 	if age.Unknown != "" {
-		r.Log.Warn("how long the set stays a restore point is not known", "set", m.Set, "why", age.Unknown)
+		r.Log.Warn("how long the set stays a restore point is not known", "set", m.Set, "reason", age.Unknown)
 	}
 	return age.Err()
 }

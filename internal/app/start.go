@@ -68,7 +68,7 @@ func (s Settings) reach(ctx context.Context, monitor *pulse.Monitor, st *stack, 
 			return started{}, err
 		}
 		monitor.Starting("waiting: " + err.Error())
-		s.Log.Warn("waiting to start", "err", err, "again_in", pause.String())
+		s.Log.Warn("waiting to start", "err", err, "retry_in", pause)
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/trickle-verify/trickle/internal/app"
+	"github.com/trickle-verify/trickle/telemetry/logs"
 )
 
 // ErrFound ends a command whose check found something: exit status 1, and what was found has been printed.
@@ -124,6 +125,7 @@ type Flags struct {
 	settings app.Settings
 	format   string
 	level    string
+	logs     string
 	brokers  []string
 }
 
@@ -132,7 +134,9 @@ func (f *Flags) Register(root *cobra.Command) {
 	p := root.PersistentFlags()
 	p.StringVar(&f.format, "format", "text", "output: text or json")
 	p.StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
+	p.StringVar(&f.logs, "log-format", "auto", "the log: text, json, or auto: text on a terminal, json elsewhere")
 	Complete(root, "format", Words("text", "json"))
+	Complete(root, "log-format", Words("auto", "text", "json"))
 	Complete(root, "log-level", Words("debug", "info", "warn", "error"))
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if f.format != "text" && f.format != "json" {
@@ -220,18 +224,31 @@ func (f *Flags) SettingsTo(log io.Writer) (app.Settings, error) {
 	if err := level.UnmarshalText([]byte(f.level)); err != nil {
 		return s, fmt.Errorf("--log-level %q: use debug, info, warn or error", f.level)
 	}
-	s.Log = Logger(log, level)
+	handler, err := f.logTo(log, level)
+	if err != nil {
+		return s, err
+	}
+	s.Log = slog.New(handler)
 	s.Watch = true
 	return s, nil
 }
 
-// Logger writes text to a terminal and JSON to anything else.
-func Logger(w io.Writer, level slog.Level) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if onTerminal(w) {
-		return slog.New(slog.NewTextHandler(w, o))
+// logTo writes text to a terminal and JSON to anything else, unless a flag says which. What it still counts when the command ends is written then.
+func (f *Flags) logTo(w io.Writer, level slog.Level) (slog.Handler, error) {
+	form := f.logs
+	switch form {
+	case logs.Text, logs.JSON:
+	case "auto", "":
+		form = logs.JSON
+		if onTerminal(w) {
+			form = logs.Text
+		}
+	default:
+		return nil, fmt.Errorf("--log-format %q: use text, json or auto", f.logs)
 	}
-	return slog.New(slog.NewJSONHandler(w, o))
+	h := logs.New(w, form, level)
+	cobra.OnFinalize(func() { _ = h.Flush() })
+	return h, nil
 }
 
 // onTerminal tells whether a person reads what is written: on a terminal, or through what says that it writes to one.

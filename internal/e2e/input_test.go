@@ -145,6 +145,7 @@ func TestBadInput(t *testing.T) {
 		"an argument too many":                 {single(d.policy, "more"), 2, []string{`"more"`}},
 		"unknown format":                       {consumer("status", "--format", "xml"), 2, []string{`"xml"`, "text or json"}},
 		"unknown log level":                    {consumer("status", "--log-level", "loud"), 2, []string{`"loud"`, "debug"}},
+		"unknown form of the log":              {consumer("status", "--log-format", "xml"), 2, []string{`"xml"`, "text, json or auto"}},
 		"no source":                            {trickle("run", "--policy", d.policy, "--brokers", nowhere), 2, []string{"source", "--source", "TRICKLE_SOURCE_DSN"}},
 		"an empty replica":                     {trickle("run", "--policy", d.policy, "--source", d.src.dsn, "--replica", ""), 2, []string{"--replica"}},
 		"no replica":                           {trickleConsumer("run", "--policy", d.policy, "--brokers", nowhere), 2, []string{"replica", "--replica", "TRICKLE_REPLICA_DSN"}},
