@@ -38,6 +38,10 @@ check: check-format check-vet check-lint check-proto check-tidy ## Formatting, v
 bench: prerequisites ## Measure what comparing, verifying and resyncs cost against floors: make bench FLAGS='--rows 200000', or FLAGS=publishers
 	@go run ./bench $(FLAGS)
 
+.PHONY: screenshots
+screenshots: ## Take the pictures of the live page in docs/images again, during a demo
+	go test -count=1 -timeout 20m -run '^TestWholeDemo$$' ./internal/demo -screenshots $(CURDIR)/docs/images
+
 .PHONY: build
 build: ## Build the commands into bin/, static, without cgo
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...

@@ -1,6 +1,9 @@
 package status
 
 import (
+	"cmp"
+	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"strings"
@@ -66,4 +69,23 @@ func ending(s pulse.State) string {
 		return ""
 	}
 	return "ending"
+}
+
+// begin is what a browser sees at / until there is a page: it comes back for that by itself.
+func (p Probes) begin(w http.ResponseWriter, _ *http.Request) {
+	why := "starting"
+	if p.State != nil {
+		why = cmp.Or(starting(p.State()), why)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	_, _ = fmt.Fprintf(w, `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<meta http-equiv="refresh" content="1"><title>trickle is starting</title></head>
+<body><main><h1>trickle is starting</h1><p>%s</p><p>This page reloads by itself.</p></main></body></html>
+`, html.EscapeString(why))
 }

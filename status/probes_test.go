@@ -35,6 +35,10 @@ func TestProbes(t *testing.T) {
 		}
 		return resp.StatusCode, strings.TrimSpace(string(text))
 	}
+	state = pulse.State{Starting: "waiting: <b>no route</b>"}
+	if code, text := ask("/"); code != http.StatusServiceUnavailable || !strings.Contains(text, "waiting: &lt;b&gt;no route") || !strings.Contains(text, `http-equiv="refresh"`) {
+		t.Errorf("before there is a page, a browser is told %d %q", code, text)
+	}
 	check := func(when string) {
 		for _, c := range []struct {
 			state                string

@@ -52,7 +52,9 @@ func Listen(ctx context.Context, addr string, probes Probes) (*Port, error) {
 		return nil, fmt.Errorf("the status port %s can't be opened: %w; choose another with --listen, or --listen '' for none", addr, err)
 	}
 	port := &Port{listener: l, probes: probes, done: make(chan error, 1)}
-	port.show(http.NewServeMux())
+	first := http.NewServeMux()
+	first.HandleFunc("GET /{$}", probes.begin)
+	port.show(first)
 	port.server = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*port.handler.Load()).ServeHTTP(w, r) }),
 		ReadHeaderTimeout: 5 * time.Second,

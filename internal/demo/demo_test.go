@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/trickle-verify/trickle/internal/testbed/browser"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/policy"
 )
@@ -77,11 +79,37 @@ func (o *output) String() string {
 
 //nolint:paralleltest // it replaces the system's temporary folder
 func TestWholeDemo(t *testing.T) {
+	tab := browser.Start(t).Open(t)
 	dir := tempFolder(t)
+	o := Options{Duration: MinDuration, Listen: "127.0.0.1:0", Rows: testRows}
+	if *screenshots != "" {
+		o.Duration, o.Rows = 90*time.Second, 0
+	}
 	var out output
-	r, err := Run(t.Context(), Options{Duration: MinDuration, Progress: &out, Rows: testRows})
+	o.Progress = &out
+	address, seen, watched := make(chan string, 1), make(chan string, len(sights())), make(chan error, 1)
+	told(&out, address)
+	go func() { watched <- watch(tab, address, seen) }()
+	r, err := Run(t.Context(), o)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
+	}
+	shown, why := []string{}, error(nil)
+	for len(seen) > 0 {
+		shown = append(shown, <-seen)
+	}
+	select {
+	case why = <-watched:
+	default:
+		why = errors.New("it waits for the next")
+	}
+	if len(shown) < len(sights()) {
+		t.Errorf("of the whole demo the page showed no more than %v: %v; in the end it says %q", shown, why, browser.Eval[string](tab, `document.body.innerText`))
+	}
+	for _, f := range tab.Faults() {
+		if !strings.Contains(f, "503") && !strings.Contains(f, "net::ERR_") { // before it begins, and once it has gone
+			t.Errorf("the page made an error: %s", f)
+		}
 	}
 	if faults := r.Faults(); len(faults) > 0 {
 		t.Fatalf("faults: %v\n%s", faults, out.String())

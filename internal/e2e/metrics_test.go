@@ -92,6 +92,9 @@ func TestMetricsAreServed(t *testing.T) {
 	if body := get("/status.json"); !strings.Contains(body, `"refused":"`) || !strings.Contains(body, `policy.yaml:2:1: range_rows`) {
 		t.Errorf("the refused edit is not in %s", body)
 	}
+	for _, want := range []string{"An edit of the policy is refused", "policy.yaml:2:1: range_rows", "trickle policy validate", "Last corrections", "Scan of the source"} { // both sides on one page
+		await(t, patience, "the live page has "+want, func() bool { return strings.Contains(get("/"), want) })
+	}
 	p.says(t, "the edited policy is refused; the old one stays in force")
 	edit("range_rows: many", "range_rows: 5000") // the command reads the file as well
 	shows(within, `trickle_policy_refused 0`)

@@ -120,7 +120,7 @@ func (s *strip) draw(cells []ledger.Cell, now time.Time, cycle time.Duration) {
 			s.Oldest = c.Oldest
 		}
 		if m, ok := markOf(c); ok {
-			fmt.Fprintf(&drifted, "M%d 0h1v%dh-1z", i, tall)
+			fmt.Fprintf(&drifted, "M%d %d.6h1v1.4h-1z", i, tall)
 			m.X = strconv.FormatFloat(100*(float64(i)+0.5)/float64(len(cells)), 'f', 2, 64) + "%"
 			s.Marks = append(s.Marks, m)
 		}

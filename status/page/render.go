@@ -257,7 +257,7 @@ func figures(m model) (out []figure) {
 		if known {
 			bound = figure{Name: "drifted now", Value: "≤ " + number(int64(atMost)), Unit: unit(int64(atMost), "row", "rows"), Detail: "at most, 95 % confidence for each table"}
 		}
-		found := figure{Name: "corrected", Value: number(int64(corrected)), Unit: unit(int64(corrected), "row", "rows"), Detail: count(int64(suspects), "suspect is", "suspects are") + " being looked into"}
+		found := figure{Name: "corrected", Value: number(int64(corrected)), Unit: unit(int64(corrected), "row", "rows"), Detail: suspected(suspects)}
 		if r.Unconfirmed > 0 {
 			found.Detail = number(int64(r.Unconfirmed)) + " not confirmed yet, " + found.Detail
 		}
@@ -285,6 +285,13 @@ func figures(m model) (out []figure) {
 		}
 	}
 	return out
+}
+
+func suspected(n int) string {
+	if n == 0 {
+		return "no suspects"
+	}
+	return count(int64(n), "suspect is", "suspects are") + " being looked into"
 }
 
 func unit(n int64, one, many string) string {
