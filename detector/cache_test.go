@@ -163,7 +163,7 @@ func (c *Cache) write(table string, change drift.Change) drift.Outcome {
 	}
 	entry, ok := c.notes.Enter(notebook.Correction{
 		Table: table, Key: change.Replica.Key, Kind: change.Kind(), Before: c.rows[key].String(), After: Row{Values: values}.String(),
-		Version: c.writes + 1, ResyncID: change.ResyncID, Trace: change.Trace,
+		Version: c.writes + 1, ResyncID: change.ResyncID, TraceID: change.TraceID, Trace: change.Trace,
 	}, change.Rewrites)
 	if !ok {
 		return drift.Outcome{Result: drift.Held} // the brake is on

@@ -217,16 +217,31 @@ type Walked struct {
 
 // Walking is the context in which a range of a resync is walked.
 func (s *Spans) Walking(ctx context.Context, resyncID string, n int) context.Context {
-	if s == nil {
+	if s == nil || !told(n) {
 		return ctx
 	}
 	return trace.ContextWithSpanContext(ctx, at(ResyncTrace(resyncID), pieceAt(n), false))
+}
+
+// told tells whether the n-th range of a resync has spans: there may be a hundred thousand, and no trace that large is of use to anybody.
+func told(n int) bool {
+	switch {
+	case n < 1000:
+		return true
+	case n < 10_000:
+		return n%10 == 0
+	default:
+		return n%100 == 0
+	}
 }
 
 func pieceAt(n int) string { return piece + " " + strconv.Itoa(n) }
 
 // Walked makes the span of such a range.
 func (s *Spans) Walked(ctx context.Context, w Walked) {
+	if !told(w.N) {
+		return
+	}
 	s.emit(ctx, ResyncTrace(w.ResyncID), span{name: piece, place: pieceAt(w.N), parent: resync, took: w.Took, about: []attribute.KeyValue{
 		tableKey.String(w.Table), resyncKey.String(w.ResyncID), pieceKey.Int(w.N), rowsKey.Int(w.Rows), differKey.Int(w.Differing),
 	}})

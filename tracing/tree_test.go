@@ -272,6 +272,16 @@ func TestResync(t *testing.T) {
 	if got := tree(publisher, consumer); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
+	ranges := newProcess(t)
+	for n := range 130_000 {
+		ranges.Walked(t.Context(), tracing.Walked{ResyncID: "large", N: n})
+		if asked := ranges.Walking(t.Context(), "large", n); n == 1001 && asked != t.Context() {
+			t.Error("a range without a span has the publisher make one")
+		}
+	}
+	if n := len(ranges.made.GetSpans()); n != 1000+900+1200 {
+		t.Errorf("a large resync has %d spans", n)
+	}
 	if tracing.ResyncTrace("r1") == tracing.ResyncTrace("r2") {
 		t.Error("two resyncs are one trace")
 	}
