@@ -135,7 +135,7 @@ func (s *session) replacements() *strings.Replacer {
 		standby := pgtest.Standby(s.t, s.rig.source, testbed.StandbyOptions{})
 		pairs = append(pairs, "host=standby dbname=shop user=trickle", asTrickle(standby.DSN(database)), "host=primary dbname=shop user=trickle", asTrickle(source))
 	}
-	pairs = append(pairs, "postgres://trickle@source/shop", asTrickle(source), "postgres://trickle@replica/shop", asTrickle(replica),
+	pairs = append(pairs, "postgres://trickle:change%20me@source/shop", asTrickle(source), "postgres://trickle:change%20me@replica/shop", asTrickle(replica), "postgres://trickle@source/shop", asTrickle(source), "postgres://trickle@replica/shop", asTrickle(replica),
 		"-h /tmp", "-h 127.0.0.1", "host=/tmp", "host=127.0.0.1", "5501", sourcePort, "5502", replicaPort)
 	return strings.NewReplacer(pairs...)
 }
