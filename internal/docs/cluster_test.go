@@ -89,7 +89,7 @@ func (s *session) helm(ctx context.Context, c call) answer {
 
 var (
 	kindLine = regexp.MustCompile(`(?m)^kind: (\w+)$`)
-	nameLine = regexp.MustCompile(`(?m)^  name: (\S+)$`)
+	nameLine = regexp.MustCompile(`(?m)^  name: "?([^"\s]+)"?$`)
 )
 
 func objects(rendered string) map[string]bool {
