@@ -51,8 +51,8 @@ func (s *session) helm(ctx context.Context, c call) answer {
 		if len(names) != 2 {
 			return failed("helm %s takes a name and a chart, and got %v", c.Args[0], names)
 		}
-		flags = without("--wait", "--install", "--reset-then-reuse-values", "--create-namespace")
-		if again := without("--reuse-values"); len(again) < len(flags) {
+		flags = without("--wait", "--install", "--create-namespace")
+		if again := slices.DeleteFunc(slices.Clone(flags), func(f string) bool { return f == "--reset-then-reuse-values" }); len(again) < len(flags) {
 			if s.cluster.release != names[0] {
 				return failed("there is no release %s to go on from", names[0])
 			}
