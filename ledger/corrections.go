@@ -68,6 +68,7 @@ type Recorded struct {
 	Outcome  string     // empty while it is not
 	UndoneAt *time.Time
 	Version  uint64 // xmin of what was written
+	Found    uint64 // xmin of the row before; 0: there was none, or it is not known
 
 	// Of a copy.
 	Range message.Range
@@ -228,12 +229,12 @@ func (l *Ledger) Corrections(ctx context.Context, f Filter) ([]Recorded, error) 
 		limit = " LIMIT " + strconv.Itoa(f.Limit)
 	}
 	sql := `(SELECT ` + strconv.Itoa(corrections) + ` AS what, c.id, c.at, c.table_name, c.kind, c.key_text, c.key::text, c.before::text, c.after::text, coalesce(c.trace_id, ''), coalesce(c.resync_id, ''),
-			c.closed_at, coalesce(c.outcome, ''), c.undone_at, c.version, NULL::text[], NULL::text[], 1::bigint, ''
+			c.closed_at, coalesce(c.outcome, ''), c.undone_at, c.version, NULL::text[], NULL::text[], 1::bigint, '', coalesce(c.found, 0)
 		FROM trickle.corrections c WHERE ` + w.String() + ` ORDER BY c.at DESC, c.id DESC` + limit + `)`
 	if f.Key == nil && f.KeyJSON == "" && f.KeyHash == "" {
 		w.terms = []string{"c.pipeline = $1"}
 		f.shared(w, copies)
-		sql += ` UNION ALL (SELECT ` + strconv.Itoa(copies) + `, c.id, c.at, c.table_name, c.kind, NULL, '', NULL, NULL, '', c.resync_id, c.closed_at, c.outcome, c.undone_at, c.version, c.lo, c.hi, c.rows, c.undo
+		sql += ` UNION ALL (SELECT ` + strconv.Itoa(copies) + `, c.id, c.at, c.table_name, c.kind, NULL, '', NULL, NULL, '', c.resync_id, c.closed_at, c.outcome, c.undone_at, c.version, c.lo, c.hi, c.rows, c.undo, 0
 			FROM (SELECT c.*, '` + KindCopied + `' AS kind, NULL::text AS trace_id, CASE WHEN c.closed_at IS NULL THEN '' ELSE 'confirmed' END AS outcome FROM trickle.copies c) c
 			WHERE ` + w.String() + ` ORDER BY c.at DESC, c.id DESC` + limit + `)`
 	}
@@ -250,10 +251,10 @@ func (l *Ledger) Corrections(ctx context.Context, f Filter) ([]Recorded, error) 
 
 func scanCorrection(row pgx.CollectableRow) (c Recorded, err error) {
 	var what int
-	var version int64
+	var version, found int64
 	var key, lo, hi []string
-	err = row.Scan(&what, &c.ID.N, &c.At, &c.Table, &c.Kind, &key, &c.KeyJSON, &c.Before, &c.After, &c.TraceID, &c.ResyncID, &c.ClosedAt, &c.Outcome, &c.UndoneAt, &version, &lo, &hi, &c.Rows, &c.Undo)
-	c.ID.Copy, c.Version, c.Key, c.Range = what == copies, uint64(version), key, message.Range{Lo: lo, Hi: hi}
+	err = row.Scan(&what, &c.ID.N, &c.At, &c.Table, &c.Kind, &key, &c.KeyJSON, &c.Before, &c.After, &c.TraceID, &c.ResyncID, &c.ClosedAt, &c.Outcome, &c.UndoneAt, &version, &lo, &hi, &c.Rows, &c.Undo, &found)
+	c.ID.Copy, c.Version, c.Found, c.Key, c.Range = what == copies, uint64(version), uint64(found), key, message.Range{Lo: lo, Hi: hi}
 	c.At = c.At.UTC()
 	for _, t := range []*time.Time{c.ClosedAt, c.UndoneAt} {
 		if t != nil {

@@ -22,6 +22,7 @@ type Entry struct {
 	ResyncID string
 	TraceID  string
 	Trace    string // kept until it is closed; empty: nothing is
+	Found    uint64 // xmin of the row before; 0: there was none
 	Version  uint64
 	Rewrites int64 // the entry it supersedes; 0: none
 }
@@ -37,19 +38,19 @@ func (l *Ledger) Journal(ctx context.Context, tx pgx.Tx, table string, entries [
 	keyTexts := make([]string, n)
 	before, after := make([]*string, n), make([]*string, n)
 	resyncs, traces, kept := make([]string, n), make([]string, n), make([]string, n)
-	versions := make([]int64, n)
+	versions, found := make([]int64, n), make([]int64, n)
 	var rewritten []int64
 	for i, e := range entries {
 		keys[i], kinds[i], before[i], after[i], resyncs[i], traces[i], versions[i] = e.KeyJSON, string(e.Kind), e.Before, e.After, e.ResyncID, e.TraceID, int64(e.Version)
-		keyTexts[i], kept[i] = arrayLiteral(e.Key), e.Trace
+		keyTexts[i], kept[i], found[i] = arrayLiteral(e.Key), e.Trace, int64(e.Found)
 		if e.Rewrites != 0 {
 			rewritten = append(rewritten, e.Rewrites)
 		}
 	}
-	rows, err := tx.Query(ctx, `INSERT INTO trickle.corrections (pipeline, table_name, key, kind, before, after, resync_id, trace_id, key_text, version, trace)
-		SELECT $1, $2, k::jsonb, kind, b::jsonb, a::jsonb, nullif(r, ''), nullif(t, ''), kt::text[], ver, nullif(kept, '')
-		FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::text[]) WITH ORDINALITY AS e(k, kind, b, a, r, t, kt, ver, kept, n)
-		ORDER BY n RETURNING id`, l.pipeline, table, keys, kinds, before, after, resyncs, traces, keyTexts, versions, kept)
+	rows, err := tx.Query(ctx, `INSERT INTO trickle.corrections (pipeline, table_name, key, kind, before, after, resync_id, trace_id, key_text, version, trace, found)
+		SELECT $1, $2, k::jsonb, kind, b::jsonb, a::jsonb, nullif(r, ''), nullif(t, ''), kt::text[], ver, nullif(kept, ''), nullif(found, 0)
+		FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::text[], $12::bigint[]) WITH ORDINALITY AS e(k, kind, b, a, r, t, kt, ver, kept, found, n)
+		ORDER BY n RETURNING id`, l.pipeline, table, keys, kinds, before, after, resyncs, traces, keyTexts, versions, kept, found)
 	if err != nil {
 		return nil, fmt.Errorf("journalling corrections of %s: %w", table, err)
 	}

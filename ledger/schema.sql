@@ -41,6 +41,11 @@ DO $$ BEGIN
         ALTER TABLE trickle.corrections ADD COLUMN undone_version bigint; -- xmin of the row that undoing it wrote
     END IF;
 END $$;
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.corrections'::regclass AND attname = 'found') THEN
+        ALTER TABLE trickle.corrections ADD COLUMN found bigint; -- xmin of the row that it found; NULL: there was none, or it is not known
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS corrections_undone ON trickle.corrections (pipeline, table_name, key) WHERE undone_at IS NOT NULL;
 
 -- Every range that a resync copied whole into a replica that had no row in it, written in the transaction that made it: in the place of a correction for

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -47,22 +48,26 @@ func (l *Ledger) Undone(ctx context.Context, tx pgx.Tx, id CorrectionID, version
 	return nil
 }
 
-// Left is every version under which a row may still be what a correction left: the one that it wrote, or one that undoing a later correction of the row put back.
+// Left is every version under which a row may still be what a correction left: the one that it wrote, or one that was put back by undoing a later correction, which had found the
+// row under one of these. What somebody has written in between breaks that chain.
 func (l *Ledger) Left(ctx context.Context, tx pgx.Tx, c Recorded) ([]uint64, error) {
-	rows, err := tx.Query(ctx, `SELECT undone_version FROM trickle.corrections WHERE pipeline = $1 AND table_name = $2 AND key = $3::jsonb AND undone_at IS NOT NULL AND undone_version IS NOT NULL AND id > $4`,
-		l.pipeline, c.Table, c.KeyJSON, c.ID.N)
+	rows, err := tx.Query(ctx, `SELECT found, undone_version FROM trickle.corrections WHERE pipeline = $1 AND table_name = $2 AND key = $3::jsonb AND undone_at IS NOT NULL
+		AND found IS NOT NULL AND undone_version IS NOT NULL AND id > $4 ORDER BY id`, l.pipeline, c.Table, c.KeyJSON, c.ID.N)
 	if err != nil {
 		return nil, fmt.Errorf("reading what was undone of %s: %w", c.Table, outdated(err))
 	}
-	versions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (uint64, error) {
-		var v int64
-		err := row.Scan(&v)
-		return uint64(v), err
+	left := []uint64{c.Version}
+	var found, undone int64
+	_, err = pgx.ForEachRow(rows, []any{&found, &undone}, func() error {
+		if slices.Contains(left, uint64(found)) {
+			left = append(left, uint64(undone))
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading what was undone of %s: %w", c.Table, outdated(err))
 	}
-	return append(versions, c.Version), nil
+	return left, nil
 }
 
 // Later finds, of corrections, the next one of the same row that was not undone: it has rewritten what they left.

@@ -69,3 +69,33 @@ func OneLine(err error) error {
 	}
 	return inner
 }
+
+// Guarded is an error without what a server's message may quote of a row: the message itself only of those classes that name nothing but objects.
+func Guarded(err error) error {
+	var server *pgconn.PgError
+	if !errors.As(err, &server) {
+		return OneLine(err)
+	}
+	switch server.Code[:min(2, len(server.Code))] {
+	case "23", "40", "42", "53", "55", "57": // constraints, transactions, names and rights, resources, states of objects, operators
+		return &QuietError{Text: server.Message, err: err}
+	}
+	about := ""
+	for _, part := range []struct{ what, name string }{{"column", server.ColumnName}, {"constraint", server.ConstraintName}, {"type", server.DataTypeName}, {"table", server.TableName}} {
+		if part.name != "" {
+			about += ", " + part.what + " " + part.name
+		}
+	}
+	return &QuietError{Text: "the replica's server refuses it, and its message may quote the row, so it stands in the server's log only" + about, err: err}
+}
+
+// QuietError says less than what it wraps.
+type QuietError struct {
+	Text string
+	err  error
+}
+
+func (e *QuietError) Error() string { return e.Text + " (SQLSTATE " + State(e.err) + ")" }
+
+// Unwrap is the whole error.
+func (e *QuietError) Unwrap() error { return e.err }

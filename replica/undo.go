@@ -52,8 +52,7 @@ var (
 // now is a row as it is, or as it would be once what comes first is undone.
 type now struct {
 	image   ledger.Image // nil: there is none
-	version uint64
-	ours    bool // it is what an undoing before this one would leave
+	version uint64       // of what would be put back, the one that it was found under
 }
 
 // undoable says why a correction can't be undone of a row; left are the versions that it may have.
@@ -83,7 +82,7 @@ func undoable(c ledger.Recorded, n now, left func() ([]uint64, error)) error {
 		}
 		return fmt.Errorf("the row holds something else since, in %s", strings.Join(columns, ", "))
 	}
-	if n.ours || n.version == c.Version {
+	if n.version == c.Version {
 		return nil
 	}
 	versions, err := left()
@@ -165,7 +164,7 @@ func (u *Undoer) checkPage(ctx context.Context, list []ledger.Recorded, at []int
 			if so.reasons[i] != nil {
 				continue
 			}
-			then := now{ours: true}
+			then := now{version: c.Found}
 			if c.Before != nil {
 				var err error
 				if then.image, err = ledger.ImageOf(*c.Before); err != nil {
@@ -352,8 +351,8 @@ func plainly(err error) error {
 	case "":
 		return err
 	case lockNotAvailable, deadlockDetected, serializationFailure:
-		return fmt.Errorf("somebody else is writing the row: try again (%w)", err)
+		return fmt.Errorf("somebody else is writing the row: try again (%w)", postgres.Guarded(err))
 	default:
-		return postgres.OneLine(err)
+		return postgres.Guarded(err)
 	}
 }

@@ -165,6 +165,51 @@ func TestUndoARowThatWasCorrectedAgain(t *testing.T) {
 	}
 }
 
+// What CDC has written between two corrections of a row stays, whatever is undone of what came later.
+func TestUndoStopsAtWhatWasWrittenBetween(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, simple, options{})
+	p.on(p.target, `INSERT INTO t VALUES (1, 'x')`)
+	p.on(p.source, `INSERT INTO t VALUES (1, 'a')`)
+	p.expect(p.write(p.changes("1")), "W")
+	p.on(p.target, `UPDATE t SET v = 'a'`)
+	p.on(p.source, `UPDATE t SET v = 'b'`)
+	p.expect(p.write(p.changes("1")), "W")
+	list, err := p.ledger.Corrections(t.Context(), ledger.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := p.undoer()
+	if reasons, err := u.Check(t.Context(), list); err != nil || reasons[0] != nil || reasons[1] == nil {
+		t.Errorf("the check: %v, %v", reasons, err)
+	}
+	if failed := p.undo(u); len(failed) != 1 || !strings.Contains(failed["1"], "with the same values") {
+		t.Errorf("not undone: %v", failed)
+	}
+	if got := p.text(p.target, `SELECT v FROM t`); got != "a" {
+		t.Errorf("the row is %q", got)
+	}
+}
+
+// No reason quotes a row: what a server says may.
+func TestNoReasonQuotesARow(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, simple, options{})
+	p.on(p.target, `INSERT INTO t VALUES (1, 'secret')`)
+	p.expect(p.write(p.changes("1")), "W")
+	for _, ddl := range []string{
+		`ALTER TABLE t ALTER COLUMN v TYPE int USING id`,
+		`ALTER TABLE t ALTER COLUMN v TYPE text; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''not %'', NEW.v; END'; CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()`,
+		`DROP TRIGGER g ON t; CREATE DOMAIN short AS text CHECK (length(VALUE) < 3); ALTER TABLE t ALTER COLUMN v TYPE short`,
+		`ALTER TABLE t ALTER COLUMN v TYPE varchar(3)`,
+	} {
+		p.on(p.target, ddl)
+		if why := p.undo(p.undoer())["1"]; why == "" || strings.Contains(why, "secret") || !strings.Contains(why, "SQLSTATE") {
+			t.Errorf("%s: %q", ddl, why)
+		}
+	}
+}
+
 // Rows that exchanged a unique value can only go together.
 func TestUndoASwap(t *testing.T) {
 	t.Parallel()

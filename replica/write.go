@@ -350,7 +350,7 @@ func (w *writing) wrote(i int, before, after *postgres.Image) error {
 	e := ledger.Entry{Key: ch.Replica.Key, Kind: ch.Kind(), ResyncID: ch.ResyncID, TraceID: ch.TraceID, Trace: ch.Trace, Rewrites: ch.Rewrites}
 	now := drift.Observed{Key: ch.Replica.Key}
 	if before != nil {
-		e.Before, e.KeyJSON = &before.JSON, before.KeyJSON
+		e.Before, e.KeyJSON, e.Found = &before.JSON, before.KeyJSON, before.Version
 	}
 	if after != nil {
 		if after.Digest != ch.Source.Digest {
