@@ -59,7 +59,9 @@ func (r *rig) renew(ctx context.Context, makesRole bool) error {
 				return err
 			}
 		}
-		if err := r.sql(ctx, side, "postgres", "DROP ROLE IF EXISTS trickle"); err != nil {
+		// What the role was granted on parameters outlives the database.
+		err := r.sql(ctx, side, "postgres", "DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'trickle') THEN DROP OWNED BY trickle; DROP ROLE trickle; END IF; END $$")
+		if err != nil {
 			return err
 		}
 		if _, err := side.CreateDatabase(ctx, database); err != nil {
