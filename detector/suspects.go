@@ -74,6 +74,7 @@ func (d *Detector) settleApart(ctx context.Context, t Table, state gate.State, s
 	}
 	rest, err := d.settleApart(ctx, t, state, suspects[half:])
 	out.Done, out.Again = append(out.Done, rest.Done...), append(out.Again, rest.Again...)
+	out.Left = append(out.Left, rest.Left...)
 	out.Resolved, out.Failed = out.Resolved+rest.Resolved, out.Failed+rest.Failed
 	if out.FailedOf == nil {
 		out.FailedOf = make(map[string]int)
@@ -140,12 +141,13 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 	}
 	if walked || rules.Detect.Action == policy.ActionReport {
 		// What a resync found is its own to correct; the rest is left to the one that walks the table, or only reported.
-		left := 0
+		if !walked {
+			out.Left = found
+		}
 		proven, changes = slices.DeleteFunc(proven, func(s drift.Suspect) bool {
 			if s.ResyncID != "" {
 				return false
 			}
-			left++
 			if walked {
 				out.Again = append(out.Again, s)
 			} else {
@@ -155,8 +157,8 @@ func (d *Detector) settle(ctx context.Context, t Table, state gate.State, suspec
 		}), slices.DeleteFunc(changes, func(c drift.Change) bool { return c.ResyncID == "" })
 		if walked {
 			out.Due = max(5*out.Due, whileWalked)
-		} else if left > 0 {
-			d.Log.Warn("drift found; detect.action is report, so nothing is corrected", "table", t.Name, "rows", left)
+		} else if len(found) > 0 {
+			d.Log.Warn("drift found; detect.action is report, so nothing is corrected: trickle-consumer drift lists it", "table", t.Name, "rows", len(found))
 		}
 		if len(changes) == 0 {
 			return out, nil

@@ -66,6 +66,8 @@ type Settled struct {
 	Resolved int           // of these: found equal
 	Failed   int           // of these: given up
 	Failure  string        // why the last one was
+	// Left are those of Done that are proven to differ and stay as they are, since the policy only wants reports.
+	Left []Discrepancy
 	// FailedOf counts the given up ones that a resync had found, by its id.
 	FailedOf map[string]int
 	Again    []drift.Suspect

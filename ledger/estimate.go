@@ -47,10 +47,7 @@ func (l *Ledger) reportEstimates(ctx context.Context, tx pgx.Tx, r *Report) erro
 	if err != nil {
 		return err
 	}
-	byName := make(map[string]*TableReport, len(r.Tables))
-	for i := range r.Tables {
-		byName[r.Tables[i].Table] = &r.Tables[i]
-	}
+	byName := r.byName()
 	var name string
 	var ranges, looked, rowsLooked, differed, rowCycles, rangeCycles, corrected float64
 	_, err = pgx.ForEachRow(rows, []any{&name, &ranges, &looked, &rowsLooked, &differed, &rowCycles, &rangeCycles, &corrected}, func() error {
@@ -58,7 +55,7 @@ func (l *Ledger) reportEstimates(ctx context.Context, tx pgx.Tx, r *Report) erro
 		if t == nil || looked == 0 {
 			return nil // nothing is known of how many rows there are
 		}
-		known := float64(t.Suspects)
+		known := float64(t.Suspects + t.reported)
 		never := max(0, ranges-looked)
 		each := rowsLooked / looked
 		found := corrected + known

@@ -47,7 +47,8 @@ func (l *Ledger) Journal(ctx context.Context, tx pgx.Tx, table string, entries [
 			rewritten = append(rewritten, e.Rewrites)
 		}
 	}
-	rows, err := tx.Query(ctx, `INSERT INTO trickle.corrections (pipeline, table_name, key, kind, before, after, resync_id, trace_id, key_text, version, trace, found)
+	rows, err := tx.Query(ctx, `WITH corrected AS (DELETE FROM trickle.reported WHERE pipeline = $1 AND table_name = $2 AND key IN (SELECT kt::text[] FROM unnest($9::text[]) kt))
+		INSERT INTO trickle.corrections (pipeline, table_name, key, kind, before, after, resync_id, trace_id, key_text, version, trace, found)
 		SELECT $1, $2, k::jsonb, kind, b::jsonb, a::jsonb, nullif(r, ''), nullif(t, ''), kt::text[], ver, nullif(kept, ''), nullif(found, 0)
 		FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::text[], $12::bigint[]) WITH ORDINALITY AS e(k, kind, b, a, r, t, kt, ver, kept, found, n)
 		ORDER BY n RETURNING id`, l.pipeline, table, keys, kinds, before, after, resyncs, traces, keyTexts, versions, kept, found)

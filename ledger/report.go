@@ -58,6 +58,9 @@ type Kinds struct {
 	Extra      int `json:"extra"`
 }
 
+// All is their sum.
+func (k Kinds) All() int { return k.Missing + k.Mismatched + k.Extra }
+
 // TableReport is one table.
 type TableReport struct {
 	Table              string     `json:"table"`
@@ -70,12 +73,16 @@ type TableReport struct {
 	Suspects           int        `json:"suspects"`
 	Resolved           int64      `json:"resolved"`
 	Corrected          Kinds      `json:"corrected"`
-	Failed             int64      `json:"failed"`
-	LastFailure        string     `json:"last_failure"`
-	Discrepancies      int        `json:"discrepancies"` // within the window
-	Paused             string     `json:"paused"`
+	// Reported are the rows that are proven to differ and are left as they are, since the policy only wants reports.
+	Reported      Kinds  `json:"reported"`
+	Failed        int64  `json:"failed"`
+	LastFailure   string `json:"last_failure"`
+	Discrepancies int    `json:"discrepancies"` // within the window
+	Paused        string `json:"paused"`
 	// Estimate is how many rows may be drifted; null before the first verification.
 	Estimate *EstimateReport `json:"estimate"`
+
+	reported int // rows that were reported and are not being looked at again
 }
 
 // WindowReport is the sliding window over all tables.
@@ -139,12 +146,12 @@ const staleGate = time.Minute
 
 // Report reads how things stand. It fails with ErrNotMigrated where no detector ever ran, and names the pipelines there are when this one is unknown.
 func (l *Ledger) Report(ctx context.Context) (Report, error) {
-	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportEstimates, l.reportResyncs, l.reportRestore, l.reportBaselines, l.reportJournal)
+	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportReported, l.reportEstimates, l.reportResyncs, l.reportRestore, l.reportBaselines, l.reportJournal)
 }
 
 // Standing is a Report without what was corrected, so that it costs as much however long the journal has grown.
 func (l *Ledger) Standing(ctx context.Context) (Report, error) {
-	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportResyncs)
+	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportReported, l.reportResyncs)
 }
 
 func (l *Ledger) read(ctx context.Context, parts ...func(context.Context, pgx.Tx, *Report) error) (Report, error) {

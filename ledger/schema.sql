@@ -186,6 +186,21 @@ CREATE TABLE IF NOT EXISTS trickle.discrepancies (
 );
 CREATE INDEX IF NOT EXISTS discrepancies_at ON trickle.discrepancies (pipeline, at);
 
+-- Rows that are proven to differ and were left as they are, since the policy only wants reports (detect.action). A row goes from here once it was corrected, or
+-- its range was compared and it does not differ any more.
+CREATE TABLE IF NOT EXISTS trickle.reported (
+    pipeline   text NOT NULL,
+    table_name text NOT NULL,
+    key        text[] NOT NULL,
+    kind       text NOT NULL,
+    range_id   bigint NOT NULL,
+    cycle      bigint NOT NULL,                -- of the publisher, when it was last proven
+    first_seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (pipeline, table_name, key)
+);
+CREATE INDEX IF NOT EXISTS reported_range ON trickle.reported (pipeline, table_name, range_id);
+
 CREATE TABLE IF NOT EXISTS trickle.resyncs (
     id           text PRIMARY KEY,
     pipeline     text NOT NULL,

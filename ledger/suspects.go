@@ -98,10 +98,18 @@ func (l *Ledger) Due(ctx context.Context, limit int, lease time.Duration) (table
 
 // Settle writes a batch's outcome in one transaction.
 func (l *Ledger) Settle(ctx context.Context, table string, s entry.Settled) error {
+	left := make(map[string]bool, len(s.Left))
+	for _, d := range s.Left {
+		left[d.Key.ID()] = true
+	}
 	err := l.locked(ctx, table, func(tx pgx.Tx) error {
 		var b pgx.Batch
 		for _, k := range s.Done {
-			b.Queue(`DELETE FROM trickle.suspects WHERE pipeline = $1 AND table_name = $2 AND key = $3`, l.pipeline, table, array(k))
+			b.Queue(`WITH gone AS (DELETE FROM trickle.reported WHERE pipeline = $1 AND table_name = $2 AND key = $3 AND NOT $4 RETURNING 1)
+				DELETE FROM trickle.suspects WHERE pipeline = $1 AND table_name = $2 AND key = $3`, l.pipeline, table, array(k), left[k.ID()])
+		}
+		for _, d := range s.Left {
+			b.Queue(report, l.pipeline, table, array(d.Key), string(d.Kind), int64(d.RangeID))
 		}
 		if s.Resolved+s.Failed > 0 {
 			b.Queue(`UPDATE trickle.tables SET resolved = resolved + $3, failed = failed + $4, last_failure = coalesce(nullif($5, ''), last_failure)

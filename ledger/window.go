@@ -35,7 +35,10 @@ func (l *Ledger) Record(ctx context.Context, v entry.Verified, suspects []drift.
 			l.pipeline, v.Table, int64(v.Cycle)); err != nil {
 			return err
 		}
-		return l.suspect(ctx, tx, v.Table, suspects, due)
+		if err := l.suspect(ctx, tx, v.Table, suspects, due); err != nil {
+			return err
+		}
+		return l.agree(ctx, tx, v)
 	})
 	if err != nil {
 		return fmt.Errorf("recording range %s of %s: %w", v.Range, v.Table, err)

@@ -243,7 +243,7 @@ func TestReport(t *testing.T) {
 	for _, part := range []string{
 		`"gate":{"open":true,"lag_seconds":0.4,"reason":""`, `"table":"public.t","replica":"cache.t","digest":"record","rows_verified":100,"ranges_verified":1,"coverage":0.25,"oldest_verification":"2`,
 		`"sources":[{"source":"slot","lag_seconds":0.4,"reason":""},{"source":"group","lag_seconds":null,"reason":"no right"}]`,
-		`"suspects":1,"resolved":2,"corrected":{"missing":1,"mismatched":0,"extra":0},"failed":1,"last_failure":"key 9: no"`, `"paused":"because"`,
+		`"suspects":1,"resolved":2,"corrected":{"missing":1,"mismatched":0,"extra":0},"reported":{"missing":0,"mismatched":0,"extra":0},"failed":1,"last_failure":"key 9: no"`, `"paused":"because"`,
 		`"window":{"seconds":3600,"discrepancies":2,"rows_verified":100,"ratio":0.02}`, `"resyncs":[{"id":"r","scope":"partial","table":"public.t","state":"running","rows":0`,
 		`"brake":{"on":true,"reason":"too much"}`, `"refused":1,"refused_reason":"forged"`, `"unconfirmed":1`, `"source":"1/shop"`,
 		`"policy":{"since":"1970-01-01T00:00:00Z","version":"abc","refused":"no such key","refused_at":"1970-01-01T00:01:00Z"}`,

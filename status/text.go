@@ -58,6 +58,10 @@ func Text(r ledger.Report, look Look) string {
 		if t.Paused != "" {
 			line("paused", "%s: %s", t.Table, look.Paint(Mind, t.Paused))
 		}
+		if n := t.Reported.All(); n > 0 {
+			line("differs", "%s: %s", t.Table, look.Paint(Mind, fmt.Sprintf("%s rows, left alone by detect.action: report: %d missing, %d mismatched, %d extra; trickle-consumer drift lists them",
+				Count(n), t.Reported.Missing, t.Reported.Mismatched, t.Reported.Extra)))
+		}
 		if t.LastFailure != "" {
 			line("failed", "%s: %s", t.Table, look.Paint(Mind, t.LastFailure))
 		}
@@ -70,8 +74,8 @@ func Text(r ledger.Report, look Look) string {
 
 func tables(r ledger.Report, look Look) string {
 	g := Grid{
-		Head:  []string{"table", "replica", "digest", "coverage", "oldest", "rows verified", "may be drifted", "suspects", "resolved", "missing", "mismatched", "extra", "failed"},
-		Right: []string{"coverage", "rows verified", "may be drifted", "suspects", "resolved", "missing", "mismatched", "extra", "failed"},
+		Head:  []string{"table", "replica", "digest", "coverage", "oldest", "rows verified", "may be drifted", "suspects", "left alone", "resolved", "missing", "mismatched", "extra", "failed"},
+		Right: []string{"coverage", "rows verified", "may be drifted", "suspects", "left alone", "resolved", "missing", "mismatched", "extra", "failed"},
 		Spare: []string{"digest", "resolved", "replica", "rows verified", "may be drifted", "oldest", "failed", "suspects"},
 	}
 	number := func(n int64, colour string) string {
@@ -90,7 +94,7 @@ func tables(r ledger.Report, look Look) string {
 			name = look.Paint(Mind, name)
 		}
 		g.Rows = append(g.Rows, []string{
-			name, t.Replica, t.Digest, fmt.Sprintf("%.0f %%", 100*t.Coverage), look.Ago(t.OldestVerification), Count(t.RowsVerified), drifted, number(int64(t.Suspects), Mind), number(t.Resolved, Subdued),
+			name, t.Replica, t.Digest, fmt.Sprintf("%.0f %%", 100*t.Coverage), look.Ago(t.OldestVerification), Count(t.RowsVerified), drifted, number(int64(t.Suspects), Mind), number(int64(t.Reported.All()), Bad), number(t.Resolved, Subdued),
 			number(int64(t.Corrected.Missing), ""), number(int64(t.Corrected.Mismatched), ""), number(int64(t.Corrected.Extra), ""), number(t.Failed, Bad),
 		})
 	}

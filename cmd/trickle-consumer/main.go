@@ -21,6 +21,6 @@ func root() *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	f.Register(c)
-	c.AddCommand(runCommand(f), command.Check(f, app.CheckConsumer), statusCommand(f), correctionsCommand(f), undoCommand(f), restoreCommand(f), resyncCommand(f), brakeCommand(f), pinCommand(f), baselineCommand(f), command.Policy(f), command.Manual())
+	c.AddCommand(runCommand(f), command.Check(f, app.CheckConsumer), statusCommand(f), driftCommand(f), correctionsCommand(f), undoCommand(f), restoreCommand(f), resyncCommand(f), brakeCommand(f), pinCommand(f), baselineCommand(f), command.Policy(f), command.Manual())
 	return c
 }

@@ -179,6 +179,26 @@ func TestReportChangesNothing(t *testing.T) {
 	p.want(`SELECT count(*) FROM trickle.corrections`, "0")
 	p.want(`SELECT count(*) FROM trickle.resyncs`, "0")
 	p.want(`SELECT count(*) FROM t WHERE v = 'edited'`, "100")
+	known := func(want int) {
+		t.Helper()
+		report, err := p.ledger.Report(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := report.Tables[0]; got.Reported.All() != want || got.Reported.Mismatched != want || got.Estimate.Known != int64(want) || got.Estimate.AtMost < int64(want) {
+			t.Errorf("%d rows differ, and the report says %+v, %+v", want, got.Reported, got.Estimate)
+		}
+	}
+	known(100)
+	p.exec(p.dst, `UPDATE trickle.discrepancies SET at = at - interval '1 day'`) // the window passes, and they are still wrong
+	p.exec(p.dst, `UPDATE t SET v = s.v FROM (VALUES (5, 'value 5'), (10, 'value 10')) s (id, v) WHERE t.id = s.id`)
+	p.scan()
+	known(100 - 2)
+	p.settle()
+	known(100 - 2)
+	p.request(entry.Wish{ID: "hand", Scope: entry.Full, Table: "public.t", Reason: "asked for by hand"})
+	p.walk()
+	known(0)
 }
 
 // Law 4: pinning to another source, by hand, stops a running detector at once.
