@@ -166,7 +166,7 @@ func (d *Detector) logOnce(what string, where slog.Attr, err error) {
 		clear(d.logged)
 	}
 	d.logged[reason] = true
-	d.Log.Warn(what, where, "err", err)
+	d.Log.Warn(what, where, slog.Any("err", err))
 }
 
 // Handle deals with one verification message. When it returns nil the message's consequences are durable and its offset may be committed; an error

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -12,7 +13,10 @@ import (
 	"time"
 
 	"go.opentelemetry.io/contrib/exporters/autoexport"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 )
 
@@ -47,17 +51,63 @@ func (s signal) asked() (bool, error) {
 }
 
 // metricReader sends metrics; nil: nobody asked for it.
-func metricReader(ctx context.Context) (sdkmetric.Reader, error) {
+func metricReader(ctx context.Context, log *slog.Logger) (sdkmetric.Reader, error) {
 	s := signalOf("METRICS")
 	asked, err := s.asked()
 	if err != nil || !asked {
 		return nil, err
 	}
-	reader, err := autoexport.NewMetricReader(ctx)
+	var reader sdkmetric.Reader
+	if name := os.Getenv(s.exporter); name == "" || name == "otlp" {
+		reader, err = sentMetrics(ctx, log)
+	} else {
+		reader, err = autoexport.NewMetricReader(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("preparing to send metrics (%s, OTEL_EXPORTER_OTLP_PROTOCOL): %w", s.exporter, err)
 	}
 	return reader, nil
+}
+
+// sentMetrics sends them by OTLP, every minute unless OTEL_METRIC_EXPORT_INTERVAL says otherwise.
+func sentMetrics(ctx context.Context, log *slog.Logger) (sdkmetric.Reader, error) {
+	var out sdkmetric.Exporter
+	var err error
+	switch protocol := cmp.Or(os.Getenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"), os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL"), "http/protobuf"); protocol {
+	case "grpc":
+		out, err = otlpmetricgrpc.New(ctx)
+	case "http/protobuf":
+		out, err = otlpmetrichttp.New(ctx)
+	default:
+		err = fmt.Errorf("protocol %q: use http/protobuf or grpc", protocol)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return sdkmetric.NewPeriodicReader(&loggedMetrics{Exporter: out, log: log}), nil
+}
+
+// loggedMetrics logs that they could not be sent, instead of handing it to the SDK's process-wide handler.
+type loggedMetrics struct {
+	sdkmetric.Exporter
+	log  *slog.Logger
+	mu   sync.Mutex
+	last time.Time // that it was logged
+}
+
+// Export never fails: the next one carries all that this one did.
+func (e *loggedMetrics) Export(ctx context.Context, m *metricdata.ResourceMetrics) error {
+	err := e.Exporter.Export(ctx, m)
+	if err == nil {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now := time.Now(); e.log != nil && now.Sub(e.last) > time.Minute {
+		e.log.Warn("metrics can't be sent; see OTEL_EXPORTER_OTLP_ENDPOINT", "err", err)
+		e.last = now
+	}
+	return nil
 }
 
 // spanExporter sends spans; nil: nobody asked for it.

@@ -70,7 +70,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 		return nil, fmt.Errorf("preparing metrics: %w", err)
 	}
 	options := []sdkmetric.Option{sdkmetric.WithReader(shown), sdkmetric.WithResource(about)}
-	sent, err := metricReader(ctx)
+	sent, err := metricReader(ctx, o.Log)
 	if err != nil {
 		return nil, err
 	}
