@@ -2,12 +2,14 @@ package page
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -59,7 +61,7 @@ func (l *listener) next() (n told, ok bool) {
 	return n, false
 }
 
-func TestOneLookForAllAndNoneForNobody(t *testing.T) {
+func TestOneLookForAll(t *testing.T) {
 	t.Parallel()
 	st := newStage(quiet(t))
 	url, stop := st.serve(t, "127.0.0.1:0")
@@ -82,15 +84,6 @@ func TestOneLookForAllAndNoneForNobody(t *testing.T) {
 	for _, l := range all {
 		_ = l.body.Close()
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for st.hub.watching() > 0 && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	was := st.reads.Load()
-	time.Sleep(2 * every)
-	if is := st.reads.Load(); is > was+1 { // one may have been under way
-		t.Errorf("the state was read %d times more while nobody watched", is-was)
-	}
 	last := listen(t, url)
 	if n, ok := last.next(); !ok || len(n.Changed) != 9 {
 		t.Errorf("who comes later is told %d parts, %v", len(n.Changed), ok)
@@ -105,6 +98,47 @@ func TestOneLookForAllAndNoneForNobody(t *testing.T) {
 			break
 		}
 	}
+}
+
+func TestNoLookForNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := newStage(quiet(t))
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { st.hub.Run(ctx); close(done) }()
+		looks := func() int64 { synctest.Wait(); return st.reads.Load() }
+		time.Sleep(time.Hour)
+		if n := looks(); n != 0 {
+			t.Errorf("the state was read %d times before anybody watched", n)
+		}
+		w, err := st.hub.join()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for range w.news {
+			}
+		}()
+		time.Sleep(10*time.Second + time.Millisecond)
+		if n := looks(); n < 10 || n > 11 {
+			t.Errorf("the state was read %d times in ten seconds", n)
+		}
+		st.hub.leave(w)
+		was := looks()
+		time.Sleep(time.Hour)
+		if n := looks(); n > was {
+			t.Errorf("the state was read %d times more while nobody watched", n-was)
+		}
+		if _, err := st.hub.join(); err != nil {
+			t.Fatal(err)
+		}
+		if n := looks(); n != was+1 {
+			t.Errorf("who comes later waits: %d looks more", n-was)
+		}
+		stop()
+		<-done
+	})
 }
 
 func TestOnlyWhatChangesIsTold(t *testing.T) {
@@ -251,8 +285,11 @@ func TestWhatIsServed(t *testing.T) {
 		}
 	}
 	st.fail("the database is away")
-	time.Sleep(every)
-	if code, _, text := get(t, url+"/"); code != 503 || !strings.Contains(text, "the database is away") || !strings.Contains(text, "public.orders") {
+	code = 200
+	for deadline := time.Now().Add(10 * time.Second); code == 200 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		code, _, text = get(t, url+"/")
+	}
+	if code != 503 || !strings.Contains(text, "the database is away") || !strings.Contains(text, "public.orders") {
 		t.Errorf("with trouble: status %d", code)
 	}
 }
