@@ -81,7 +81,11 @@ func (c *Corrector) pending(t Table, changes []drift.Change, outcomes []drift.Ou
 		c.Log.Debug("a row was corrected", "table", t.Name, "correction", o.Entry, "kind", ch.Kind(), "trace_id", ch.TraceID)
 	}
 	if len(out) > 0 {
-		c.Log.Info("corrected", "table", t.Name, "rows", len(out), "correction", out[0].entry, "trace_id", out[0].tell.traceID, "resync", out[0].resyncID)
+		log := c.Log
+		if resync := out[0].resyncID; resync != "" {
+			log = log.With("resync", resync)
+		}
+		log.Info("corrected", "table", t.Name, "rows", len(out), "correction", out[0].entry, "trace_id", out[0].tell.traceID)
 	}
 	return out
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"go.opentelemetry.io/otel"
 	"golang.org/x/term"
 
 	"github.com/trickle-verify/trickle/internal/app"
@@ -229,6 +230,8 @@ func (f *Flags) SettingsTo(log io.Writer) (app.Settings, error) {
 		return s, err
 	}
 	s.Log = slog.New(handler)
+	// A command has its process to itself, so what OpenTelemetry has to say of it goes to the same log.
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { s.Log.Warn("telemetry can't be sent", "err", err) }))
 	s.Watch = true
 	return s, nil
 }

@@ -2,10 +2,26 @@ package command
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
+
+	"go.opentelemetry.io/otel"
 )
+
+// What OpenTelemetry could not send is said in the log, in its form.
+func TestTelemetryThatCantBeSentIsLogged(t *testing.T) { //nolint:paralleltest // OpenTelemetry has one place for it in a process
+	f := Flags{level: "info", logs: "json"}
+	var file bytes.Buffer
+	if _, err := f.SettingsTo(&file); err != nil {
+		t.Fatal(err)
+	}
+	otel.Handle(errors.New("connection refused"))
+	if got := file.String(); !strings.HasPrefix(got, "{") || !strings.Contains(got, `"level":"WARN","msg":"telemetry can't be sent","err":"connection refused"`) {
+		t.Errorf("the log has %q", got)
+	}
+}
 
 // lit is a terminal to whoever asks.
 type lit struct{ bytes.Buffer }
