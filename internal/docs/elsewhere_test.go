@@ -25,6 +25,9 @@ func (s *session) elsewhere(ctx context.Context, c call) answer {
 
 // docker compose, in deploy/compose.
 func (s *session) docker(ctx context.Context, c call) answer {
+	if len(c.Args) == 2 && c.Args[0] == "push" && strings.Contains(c.Args[1], ":") {
+		return answer{}
+	}
 	if i := slices.Index(c.Args, "--file"); i > 0 && i+1 < len(c.Args) && (c.Args[0] == "build" || c.Args[0] == "buildx" && c.Args[1] == "bake") {
 		if _, err := os.Stat(filepath.Join(root, c.Args[i+1])); err != nil {
 			return failed("%v", err)
