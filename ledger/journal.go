@@ -157,7 +157,7 @@ func (l *Ledger) BrakeCounts(ctx context.Context, window time.Duration) (deletes
 
 // Brake puts the brake on. While a restore is under way it has nothing to stop, and what was held was held by that.
 func (l *Ledger) Brake(ctx context.Context, reason string) error {
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET brake_reason = $2, brake_at = clock_timestamp() WHERE pipeline = $1 AND brake_reason IS NULL AND NOT `+restoring, l.pipeline, reason)
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET brake_reason = $2, brake_at = clock_timestamp() WHERE pipeline = $1 AND brake_reason IS NULL AND NOT `+restoring, l.pipeline, l.plain(reason))
 	if err != nil {
 		return fmt.Errorf("putting the brake on: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,6 +44,7 @@ func Tables() []string {
 type Ledger struct {
 	pool     *pgxpool.Pool
 	pipeline string
+	narrow   atomic.Bool // Migrate has found a database whose encoding is not UTF-8
 }
 
 // New keeps a pipeline's ledger through the pool, which stays the caller's.
@@ -56,6 +58,7 @@ func (l *Ledger) Pipeline() string { return l.pipeline }
 // Migrate creates what is missing of the schema. Instances that start together wait for each other.
 func (l *Ledger) Migrate(ctx context.Context) error {
 	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		l.narrow.Store(tx.Conn().PgConn().ParameterStatus("server_encoding") != "UTF8")
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('trickle.migrate', 0))`); err != nil {
 			return err
 		}
@@ -147,13 +150,13 @@ func (l *Ledger) SaveGate(ctx context.Context, g entry.Gate, window time.Duratio
 	}
 	sources := make([]GateSource, len(g.Sources))
 	for i, s := range g.Sources {
-		sources[i] = GateSource{Source: s.Name, Reason: s.Reason}
+		sources[i] = GateSource{Source: s.Name, Reason: l.plain(s.Reason)}
 		if seconds := s.Lag.Seconds(); s.Lag >= 0 {
 			sources[i].LagSeconds = &seconds
 		}
 	}
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET gate_open = $2, gate_reason = $3, gate_lag = $4, gate_at = clock_timestamp(), window_length = $5,
-		source_read_at = coalesce($6, source_read_at), gate_sources = $7 WHERE pipeline = $1`, l.pipeline, g.Open, g.Reason, lag, window, at, sources)
+		source_read_at = coalesce($6, source_read_at), gate_sources = $7 WHERE pipeline = $1`, l.pipeline, g.Open, l.plain(g.Reason), lag, window, at, sources)
 	if err != nil {
 		return fmt.Errorf("recording the gate: %w", err)
 	}
@@ -162,6 +165,7 @@ func (l *Ledger) SaveGate(ctx context.Context, g entry.Gate, window time.Duratio
 
 // SavePolicy records which policy the detector works by, for status.
 func (l *Ledger) SavePolicy(ctx context.Context, s policy.State) error {
+	s.Refused = l.plain(s.Refused)
 	if _, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET policy = $2 WHERE pipeline = $1`, l.pipeline, s); err != nil {
 		return fmt.Errorf("recording the policy in force: %w", err)
 	}
@@ -182,7 +186,7 @@ func (l *Ledger) SourceReadAt(ctx context.Context) (time.Time, error) {
 
 // Refused counts a message that could not be read or was forged.
 func (l *Ledger) Refused(ctx context.Context, reason string) error {
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET refused = refused + 1, refused_reason = $2 WHERE pipeline = $1`, l.pipeline, reason)
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.pipelines SET refused = refused + 1, refused_reason = $2 WHERE pipeline = $1`, l.pipeline, l.plain(reason))
 	if err != nil {
 		return fmt.Errorf("counting a refused message: %w", err)
 	}
@@ -212,7 +216,7 @@ func (l *Ledger) locked(ctx context.Context, table string, fn func(tx pgx.Tx) er
 
 // Pause records why nothing is done about a table; an empty reason resumes it.
 func (l *Ledger) Pause(ctx context.Context, table, reason string) error {
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.tables SET paused = $3 WHERE pipeline = $1 AND table_name = $2 AND paused <> $3`, l.pipeline, table, reason)
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.tables SET paused = $3 WHERE pipeline = $1 AND table_name = $2 AND paused <> $3`, l.pipeline, table, l.plain(reason))
 	if err != nil {
 		return fmt.Errorf("recording why %s is paused: %w", table, err)
 	}

@@ -211,7 +211,7 @@ func (l *Ledger) AdvanceRestore(ctx context.Context, id, state string) error {
 // FailRestore records why a restore stopped, and in which state, in which it may be taken up again.
 func (l *Ledger) FailRestore(ctx context.Context, id, failure string) error {
 	_, err := l.pool.Exec(ctx, `UPDATE trickle.restores SET stopped = CASE WHEN state = 'failed' THEN stopped ELSE state END, state = 'failed', failure = $2
-		WHERE id = $1 AND state NOT IN ('done', 'abandoned')`, id, failure)
+		WHERE id = $1 AND state NOT IN ('done', 'abandoned')`, id, l.plain(failure))
 	if err != nil {
 		return fmt.Errorf("recording why restore %s stopped: %w", id, err)
 	}

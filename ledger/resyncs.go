@@ -38,7 +38,7 @@ func (l *Ledger) Request(ctx context.Context, w entry.Wish) (bool, error) {
 				r.state IN ('waiting', 'running') AND (r.scope = 'full' OR $3 = 'partial' AND $9::interval > '0' OR (r.lo, r.hi) IS NOT DISTINCT FROM ($5::text[], $6::text[]))
 				OR $9::interval > '0' AND r.requested_at > clock_timestamp() - $9::interval
 					AND (r.scope = 'full' OR r.scope = $3 AND (r.lo, r.hi) IS NOT DISTINCT FROM ($5::text[], $6::text[]))))`,
-			w.ID, l.pipeline, w.Scope, w.Table, array(w.Range.Lo), array(w.Range.Hi), state, w.Reason, w.Cooldown)
+			w.ID, l.pipeline, w.Scope, w.Table, array(w.Range.Lo), array(w.Range.Hi), state, l.plain(w.Reason), w.Cooldown)
 		if err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (l *Ledger) Cancel(ctx context.Context, id string) error {
 
 // Note keeps why a running resync does not get on, for status.
 func (l *Ledger) Note(ctx context.Context, id, failure string) error {
-	_, err := l.pool.Exec(ctx, `UPDATE trickle.resyncs SET failure = $2 WHERE id = $1 AND state = 'running'`, id, failure)
+	_, err := l.pool.Exec(ctx, `UPDATE trickle.resyncs SET failure = $2 WHERE id = $1 AND state = 'running'`, id, l.plain(failure))
 	if err != nil {
 		return fmt.Errorf("noting why resync %s does not get on: %w", id, err)
 	}
@@ -188,7 +188,7 @@ func (l *Ledger) End(ctx context.Context, id, failure string) (entry.Ended, erro
 	err := l.pool.QueryRow(ctx, `UPDATE trickle.resyncs SET state = CASE WHEN $2 = '' AND refused = 0 THEN 'done' ELSE 'failed' END,
 		failure = coalesce(nullif($2, ''), CASE WHEN refused > 0 THEN refused || ' rows were refused by the replica; the last reason stands with the table' END), ended_at = clock_timestamp(),
 		corrected = (SELECT count(*) FROM trickle.corrections WHERE resync_id = $1) + (SELECT coalesce(sum(c.rows), 0) FROM trickle.copies c WHERE c.resync_id = $1) WHERE id = $1 AND state = 'running'
-		RETURNING state, requested_at, rows, corrected`, id, failure).Scan(&out.State, &out.Requested, &out.Rows, &out.Corrected)
+		RETURNING state, requested_at, rows, corrected`, id, l.plain(failure)).Scan(&out.State, &out.Requested, &out.Rows, &out.Corrected)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return entry.Ended{}, nil // somebody else ended it
 	}

@@ -60,7 +60,7 @@ func (l *Ledger) StoreSnapshot(ctx context.Context, s entry.Snapshot) (bool, err
 			FROM trickle.resyncs r WHERE s.resync_id = $2 AND s.version = $3 AND r.id = s.resync_id AND r.state = 'running' AND ($4 <> 'signalled' OR NOT EXISTS (
 				SELECT FROM trickle.snapshots o JOIN trickle.resyncs q ON q.id = o.resync_id
 				WHERE q.pipeline = $1 AND q.state = 'running' AND o.resync_id <> $2 AND o.state IN ('signalled', 'started', 'paused')))`,
-			l.pipeline, s.ResyncID, s.Version, s.State, s.Signal, s.Attempts, s.Idle, s.Scan, s.Rows, through, s.Failure)
+			l.pipeline, s.ResyncID, s.Version, s.State, s.Signal, s.Attempts, s.Idle, l.plain(s.Scan), s.Rows, through, l.plain(s.Failure))
 		stored = err == nil && tag.RowsAffected() > 0
 		return err
 	})

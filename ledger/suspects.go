@@ -113,7 +113,7 @@ func (l *Ledger) Settle(ctx context.Context, table string, s entry.Settled) erro
 		}
 		if s.Resolved+s.Failed > 0 {
 			b.Queue(`UPDATE trickle.tables SET resolved = resolved + $3, failed = failed + $4, last_failure = coalesce(nullif($5, ''), last_failure)
-				WHERE pipeline = $1 AND table_name = $2`, l.pipeline, table, s.Resolved, s.Failed, s.Failure)
+				WHERE pipeline = $1 AND table_name = $2`, l.pipeline, table, s.Resolved, s.Failed, l.plain(s.Failure))
 		}
 		for id, n := range s.FailedOf {
 			b.Queue(`UPDATE trickle.resyncs SET refused = refused + $2 WHERE id = $1`, id, n)
