@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -49,12 +50,21 @@ type Topic struct {
 	count   int
 	owning  transport.Ownership
 
-	mu      sync.Mutex
+	mu      sync.Mutex // is held while Kafka is spoken to
 	held    map[int]*holding
-	usurped map[int]uint64 // how often a share that was ours was claimed by another
 	board   *page
 	guarded time.Time
-	grew    bool // that was told
+
+	known   sync.Mutex     // never is: whoever asks for Shares waits for no broker
+	usurped map[int]uint64 // how often a share that was ours was claimed by another
+	grew    bool           // that was told
+}
+
+// lock waits for whoever speaks to Kafka now, which is to wait for Kafka. The function it returns unlocks.
+func (t *Topic) lock(ctx context.Context) func() {
+	defer pulse.Away(ctx)()
+	t.mu.Lock()
+	return t.mu.Unlock
 }
 
 // holding is a share that was taken over.
@@ -90,8 +100,8 @@ func (t *Topic) Shares() (Shares, error) {
 	if err != nil {
 		return Shares{}, fmt.Errorf("sharing cursors: %w", err)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.known.Lock()
+	defer t.known.Unlock()
 	out := Shares{Of: t.count, Mine: map[int]uint64{}, Changed: changed}
 	for id, term := range owned {
 		share := int(id)
@@ -107,8 +117,7 @@ func (t *Topic) Shares() (Shares, error) {
 
 // Load takes a share over and returns what it holds: whatever an earlier owner writes from here on counts no more.
 func (t *Topic) Load(ctx context.Context, share int) (State, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.lock(ctx)()
 	delete(t.held, share)
 	p, mine := new(page), ""
 	for {
@@ -182,8 +191,7 @@ func (h *holding) note(c Change) {
 
 // Save sends the change to a share that was loaded and returns once it is durable.
 func (t *Topic) Save(ctx context.Context, share int, c Change) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.lock(ctx)()
 	h := t.held[share]
 	if h == nil {
 		return fmt.Errorf("saving cursors of share %d: %w", share, ErrNotMine)
@@ -202,8 +210,7 @@ func (t *Topic) Save(ctx context.Context, share int, c Change) error {
 // Follow reads what is new on the board. Now and then it also makes sure that shares that were loaded are still ours: one that another has
 // claimed, though the group has given it to us again since, begins a new term.
 func (t *Topic) Follow(ctx context.Context) (Board, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	defer t.lock(ctx)()
 	if err := t.read(ctx, BoardShare, t.board); err != nil {
 		return Board{}, err
 	}
@@ -226,7 +233,9 @@ func (t *Topic) Follow(ctx context.Context) (Board, error) {
 			if h.page.inForce != h.claim {
 				t.options.Log.Warn("a share of the cursors was claimed by another publisher", "share", share, "publisher", h.page.claims[h.page.inForce].Owner)
 				delete(t.held, share)
+				t.known.Lock()
 				t.usurped[share]++
+				t.known.Unlock()
 			}
 		}
 	}

@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,4 +43,43 @@ func TestStuck(t *testing.T) {
 			})
 		})
 	}
+}
+
+// absent is a store whose broker goes away with the first sample that is saved: that, and whatever comes after it, waits.
+type absent struct {
+	cursor.Sole
+	once *sync.Once
+	away chan struct{}
+}
+
+func (a absent) Save(ctx context.Context, share int, c cursor.Change) error {
+	if len(c.Samples) > 0 {
+		a.once.Do(func() { close(a.away) })
+	}
+	select {
+	case <-a.away:
+		defer pulse.Away(ctx)()
+		<-ctx.Done()
+		return ctx.Err()
+	default:
+		return a.Sole.Save(ctx, share, c)
+	}
+}
+
+// While a broker is away one waits in the store, and whoever else has something to save waits for that one: nobody is stuck. In real time, since who waits for a
+// lock stops synctest's clock.
+func TestAStoreThatIsAwayMakesNobodyStuck(t *testing.T) {
+	t.Parallel()
+	const bound = 2 * time.Second // the sampler rests for one
+	m := pulse.New(bound)
+	m.Started()
+	store := absent{cursor.Sole{Single: new(cursor.Memory)}, new(sync.Once), make(chan struct{})}
+	_, stop := runningIn(m.In(t.Context()), t, Config{Policy: parsed(t, "schedule: {cycle: 30s}\nquiet: 1s"), Scanner: newFake(map[string]int{"public.a": 60}), Store: store})
+	<-store.away
+	for began := time.Now(); time.Since(began) < 3*bound; time.Sleep(bound / 20) {
+		if s := m.State(); len(s.Stuck) > 0 {
+			t.Fatalf("%v of %v", s.Stuck, s.Loops)
+		}
+	}
+	stop()
 }

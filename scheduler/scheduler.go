@@ -251,6 +251,7 @@ func (s *Scheduler) sleep(ctx context.Context, until time.Time, changed <-chan s
 const beatEvery = 30 * time.Second
 
 func (s *Scheduler) save(ctx context.Context, share int, change cursor.Change) error {
+	defer pulse.Away(ctx)() // whoever saves now may wait for a broker that is away
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	if err := s.store.Save(ctx, share, change); err != nil {
