@@ -49,7 +49,7 @@ func TestABrokerThatIsAway(t *testing.T) {
 	ended := make(chan error, 2)
 	for range 2 { // one of them holds the lock
 		loop, end := pulse.Loop(m.In(ctx), "saving")
-		defer end()
+		t.Cleanup(end)
 		go func() { ended <- topic.Save(loop, 0, cursor.Change{Samples: []cursor.Sample{{Xmin: 1}}}) }()
 	}
 	for began := time.Now(); time.Since(began) < 5*bound; time.Sleep(bound / 10) {
@@ -69,6 +69,8 @@ func TestABrokerThatIsAway(t *testing.T) {
 	}
 	cancel()
 	for range 2 {
-		<-ended
+		if err := <-ended; err == nil {
+			t.Error("it was saved with no broker")
+		}
 	}
 }

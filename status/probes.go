@@ -18,15 +18,11 @@ type Probes struct{ State func() pulse.State }
 
 // on serves the probes: 200 and ok, or 503 and a line that says why; with ?verbose also a line on each loop.
 func (p Probes) on(mux *http.ServeMux) {
-	state := p.State
-	if state == nil {
-		state = func() pulse.State { return pulse.State{} }
-	}
 	probe := func(path string, why func(pulse.State) string) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 			w.Header().Set("Cache-Control", "no-store")
-			text, now := "ok", state()
+			text, now := "ok", p.state()
 			if reason := why(now); reason != "" {
 				w.WriteHeader(http.StatusServiceUnavailable)
 				text = reason
@@ -48,6 +44,13 @@ func (p Probes) on(mux *http.ServeMux) {
 		}
 		return ""
 	})
+}
+
+func (p Probes) state() pulse.State {
+	if p.State == nil {
+		return pulse.State{}
+	}
+	return p.State()
 }
 
 func starting(s pulse.State) string {

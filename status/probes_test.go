@@ -67,9 +67,13 @@ func TestProbes(t *testing.T) {
 	if code, text := ask("/livez?verbose"); code != http.StatusOK || text != "ok\nthe scan: turned 1s ago\nresyncing: waits for something outside" {
 		t.Errorf("in full: %d %q", code, text)
 	}
-	if code, _ := ask("/status.json"); code != http.StatusNotFound {
-		t.Errorf("before there is a page /status.json answers %d", code)
+	state = pulse.State{Starting: "waiting: no route"}
+	for _, path := range []string{"/status.json", "/metrics"} {
+		if code, text := ask(path); code != http.StatusServiceUnavailable || text != "starting: waiting: no route" {
+			t.Errorf("before there is a page %s answers %d %q", path, code, text)
+		}
 	}
+	state = pulse.State{}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {

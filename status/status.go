@@ -6,6 +6,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,6 +55,9 @@ func Listen(ctx context.Context, addr string, probes Probes) (*Port, error) {
 	port := &Port{listener: l, probes: probes, done: make(chan error, 1)}
 	first := http.NewServeMux()
 	first.HandleFunc("GET /{$}", probes.begin)
+	first.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { // what else there is will be there
+		http.Error(w, cmp.Or(starting(probes.state()), "starting"), http.StatusServiceUnavailable)
+	})
 	port.show(first)
 	port.server = &http.Server{
 		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*port.handler.Load()).ServeHTTP(w, r) }),

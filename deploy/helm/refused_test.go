@@ -83,7 +83,7 @@ func TestWithoutValues(t *testing.T) {
 func TestNotes(t *testing.T) {
 	t.Parallel()
 	for set, words := range map[string][]string{
-		"logLevel=info":                       {"helm test trickle --namespace data", "deploy/trickle-detector-trickle-replica -- trickle-consumer status", "Drift is REPORTED and nothing is corrected", "configmap trickle-policy"},
+		"logLevel=info":                       {"helm test trickle --namespace data", "deploy/trickle-detector-trickle-replica -- trickle-consumer status", "Drift is REPORTED and nothing is corrected", "NOTHING IS PROVEN", "policy.config.gate.slot", "configmap trickle-policy"},
 		"policy.config.detect.action=correct": {"NOTHING IS CORRECTED"},
 		"policy.config.detect.action=correct,policy.config.gate.assume_lag=1m": {"Drift is corrected while the gate is open"},
 		"policy.existingConfigMap=shop":                                        {"ConfigMap shop"},

@@ -88,7 +88,11 @@ func TestAPodsLife(t *testing.T) {
 	p.says(t, "waiting to start")
 	probes("the source is away at the start", "starting: waiting: source database", "starting: waiting: source database")
 	link.Restore()
-	ready := func() bool { code, _ := get("/readyz"); return code == http.StatusOK }
+	ready := func() bool {
+		code, _ := get("/readyz")
+		page, _ := get("/status.json")
+		return code == http.StatusOK && page == http.StatusOK
+	}
 	await(t, patience, "it is ready", ready)
 	probes("at work", "ok", "ok")
 	_, loops := get("/livez?verbose")
