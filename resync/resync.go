@@ -129,16 +129,22 @@ var errHeld = errors.New("held by the gate or the brake")
 func (r *Runner) Run(ctx context.Context) error {
 	ctx, end := pulse.Loop(ctx, "resyncing")
 	defer end()
+	wait := pause
 	for {
 		pulse.Beat(ctx)
 		worked, err := r.runOnce(ctx)
-		if err != nil && ctx.Err() == nil {
-			r.Log.Warn("resync failed; trying again", "err", err)
+		if err == nil {
+			wait = pause
+		} else if ctx.Err() == nil {
+			r.Log.Warn("looking after resyncs failed; trying again", "err", err, "retry_in", wait)
 		}
 		if worked && err == nil && ctx.Err() == nil {
 			continue
 		}
-		t := time.NewTimer(pause)
+		t := time.NewTimer(wait)
+		if err != nil {
+			wait = min(2*wait, pauseMost)
+		}
 		select {
 		case <-ctx.Done():
 			t.Stop()

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/trickle-verify/trickle/cursor"
 	"github.com/trickle-verify/trickle/internal/testbed/meter"
 )
 
@@ -52,4 +53,27 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("it waited %v s for the window", w)
 		}
 	})
+}
+
+// Progress never runs backwards while the spans of a table begin a cycle one after the other.
+func TestProgressThroughTheBeginningOfACycle(t *testing.T) {
+	t.Parallel()
+	began := time.Unix(1000, 0)
+	done := func(cycle uint64, ranges, done int) *span {
+		return &span{state: cursor.Table{Cycle: cycle, Started: began.Add(time.Duration(cycle) * time.Hour)}, chain: make([]cursor.Range, ranges), done: done}
+	}
+	for _, c := range []struct {
+		spans []*span
+		want  Progress
+	}{
+		{[]*span{done(1, 4, 4), done(1, 6, 3)}, Progress{Cycle: 1, Done: 7, Ranges: 10}},
+		{[]*span{done(1, 4, 4), done(1, 6, 6)}, Progress{Cycle: 1, Done: 10, Ranges: 10}},
+		{[]*span{done(1, 4, 4), done(2, 6, 1)}, Progress{Cycle: 2, Done: 1, Ranges: 10}},
+		{[]*span{done(2, 4, 2), done(2, 6, 1)}, Progress{Cycle: 2, Done: 3, Ranges: 10}},
+	} {
+		got := new(table).progress(c.spans)
+		if got.Cycle != c.want.Cycle || got.Done != c.want.Done || got.Ranges != c.want.Ranges || !got.Started.Equal(began.Add(time.Duration(c.want.Cycle)*time.Hour)) {
+			t.Errorf("%+v, want %+v", got, c.want)
+		}
+	}
 }

@@ -51,14 +51,21 @@ func (s *Scheduler) Status() Status {
 	return out
 }
 
-// progress adds up what is ours of a table.
+// progress adds up what is ours of a table. Its cycle is that of the span that is furthest: a cycle begins once all have ended the one before, so nothing is verified yet
+// of those that have yet to begin it.
 func (t *table) progress(spans []*span) Progress {
 	p := Progress{Table: t.name, Paused: cmp.Or(t.paused, t.failure), Retry: t.retry}
+	for _, sp := range spans {
+		p.Cycle = max(p.Cycle, sp.state.Cycle)
+	}
 	for i, sp := range spans {
-		if i == 0 || sp.state.Cycle < p.Cycle {
-			p.Cycle, p.Started = sp.state.Cycle, sp.state.Started
+		p.Ranges += len(sp.chain)
+		if sp.state.Cycle == p.Cycle {
+			p.Done, p.Rows = p.Done+sp.done, p.Rows+sp.rows
+			if at := sp.state.Started; p.Started.IsZero() || !at.IsZero() && at.Before(p.Started) {
+				p.Started = at
+			}
 		}
-		p.Done, p.Ranges, p.Rows = p.Done+sp.done, p.Ranges+len(sp.chain), p.Rows+sp.rows
 		if p.Paused == "" {
 			p.Paused, p.Retry = sp.failure, sp.retry
 		}

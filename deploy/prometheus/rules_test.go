@@ -32,7 +32,7 @@ func TestAlertsAreTriedAndExplained(t *testing.T) {
 	rules, tests := read("trickle.rules.yaml"), read("trickle.rules.test.yaml")
 	docs := map[string]string{"operating": read("../../docs/operating.md"), "alerts": read("../../docs/alerts.md")}
 	alerts := regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(rules, -1)
-	links := regexp.MustCompile(`runbook: docs/(operating|alerts)\.md#(\S+)`).FindAllStringSubmatch(rules, -1)
+	links := regexp.MustCompile(`runbook_url: https://github\.com/trickle-verify/trickle/blob/main/docs/(operating|alerts)\.md#(\S+)`).FindAllStringSubmatch(rules, -1)
 	if len(alerts) == 0 || len(alerts) != len(links) {
 		t.Errorf("%d alerts, %d runbooks", len(alerts), len(links))
 	}

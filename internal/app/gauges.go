@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/trickle-verify/trickle/detector"
+	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/measure"
@@ -83,6 +84,7 @@ type tableVitals struct {
 	oldest                          *time.Time
 	never                           bool // some table was never verified
 	full, partial                   float64
+	reported                        ledger.Kinds
 }
 
 // Observe registers how the replica stands, by its ledger, with a meter. Each instance of a detector tells the same.
@@ -93,6 +95,7 @@ func (s *gauges) Observe(meter metric.Meter) error {
 	age := set.Gauge("trickle.verification.age", "s", "Since the oldest comparison of any range of the table; absent until there was one.", "table")
 	suspects := set.Gauge("trickle.suspects", "{row}", "Rows that differed when last looked at, and are not yet proven or healed.", "table")
 	paused := set.Gauge("trickle.table.paused", "", "1 while nothing is done about the table, else 0; `trickle-consumer status` says why. For `other`: how many.", "table")
+	reported := set.Gauge("trickle.reported", "{row}", "Rows that are proven to differ and are left as they are, since detect.action is report, by what is wrong: `missing`, `mismatched` or `extra`.", "table", "kind")
 	window := set.Gauge("trickle.window.discrepancies", "{row}", "Proven discrepancies within detect.window.", "table")
 	fill := set.Gauge("trickle.window.fill", "1", "How much of the threshold for a `full` or `partial` resync is reached; 1 asks for one. For `other`: the most.", "table", "threshold")
 	brake := set.Gauge("trickle.brake.on", "", "1 while the brake holds corrections back until a person releases it, else 0.")
@@ -115,6 +118,9 @@ func (s *gauges) Observe(meter metric.Meter) error {
 			tell(suspects, t.suspects, label)
 			tell(paused, t.paused, label)
 			tell(window, t.discrepancies, label)
+			tell(reported, float64(t.reported.Missing), label, string(drift.Missing))
+			tell(reported, float64(t.reported.Mismatched), label, string(drift.Mismatched))
+			tell(reported, float64(t.reported.Extra), label, string(drift.Extra))
 			tell(fill, t.full, label, entry.Full)
 			tell(fill, t.partial, label, entry.Partial)
 			if t.oldest != nil && !t.never {
@@ -166,6 +172,9 @@ func (s *gauges) byLabel(st vitals, p *policy.Policy) map[string]*tableVitals {
 		}
 		n.suspects += float64(t.Suspects)
 		n.discrepancies += float64(t.Discrepancies)
+		n.reported.Missing += t.Reported.Missing
+		n.reported.Mismatched += t.Reported.Mismatched
+		n.reported.Extra += t.Reported.Extra
 		n.paused += measure.Is(t.Paused)
 		n.coverage = min(n.coverage, t.Coverage)
 		switch at := t.OldestVerification; {

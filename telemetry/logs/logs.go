@@ -1,12 +1,13 @@
 // Package logs is how the log reads: text for a person at a terminal, JSON for everything else, and never a flood.
 //
 // It decides in which form a line is written and which lines are folded into one, and nothing of what is said. What always holds: of lines with the same level and message
-// the first few are written as they come; once there are more, one line a second stands for all of them, with how many they were (repeated), the sum of their rows, and what
+// the first few are written as they come; once there are more within a minute, one line a second, and later one in ten, stands for all of them, with how many they were (repeated), the sum of their rows, and what
 // they have in common; what is below info is never folded; nothing is dropped without being counted; Flush, at the end of a process, writes what is still being counted. Durations are written as people read
 // them in both forms. When a line can't be written it is lost, and nothing else is.
 package logs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -17,8 +18,11 @@ import (
 )
 
 const (
-	burst  = 10 // lines of a kind that are written as they come
-	window = time.Second
+	burst  = 10               // lines of a kind that are written as they come
+	window = time.Second      // then one line for what came in it
+	lasts  = 10               // after so many of those it goes on for long,
+	slow   = 10 * time.Second // and one comes in this time
+	quiet  = time.Minute      // a kind of which none came for so long begins anew
 )
 
 // Forms of a log.
@@ -68,7 +72,8 @@ type kinds struct {
 type flood struct {
 	timer   *time.Timer
 	written int
-	on      bool // it went on in the second before, so nothing is written as it comes
+	told    int // lines that stood for others
+	idle    time.Duration
 
 	folded int // what follows is of these
 	last   slog.Record
@@ -108,7 +113,7 @@ func (h *Handler) Flush() error {
 		rest = append(rest, f)
 	}
 	h.kinds.mu.Unlock()
-	slices.SortFunc(rest, func(a, b *flood) int { return a.last.Time.Compare(b.last.Time) })
+	slices.SortFunc(rest, func(a, b *flood) int { return cmp.Or(a.last.Time.Compare(b.last.Time), cmp.Compare(a.last.Message, b.last.Message)) })
 	var errs []error
 	for _, f := range rest {
 		errs = append(errs, f.write())
@@ -127,7 +132,8 @@ func (ks *kinds) fold(to slog.Handler, r slog.Record) bool {
 		f.timer = time.AfterFunc(window, func() { ks.over(k, f) })
 		ks.known[k] = f
 	}
-	if !f.on && f.written < burst {
+	f.idle = 0
+	if f.written < burst {
 		f.written++
 		return false
 	}
@@ -135,19 +141,25 @@ func (ks *kinds) fold(to slog.Handler, r slog.Record) bool {
 	return true
 }
 
-// over ends a second of a kind: what was folded is written as one line, and where nothing was the kind is forgotten.
+// over ends a second of a kind, or ten where it goes on for long: what was folded is written as one line. Where nothing came for a minute the kind is forgotten.
 func (ks *kinds) over(k kind, f *flood) {
 	ks.mu.Lock()
 	if ks.known[k] != f {
 		ks.mu.Unlock()
 		return // flushed
 	}
-	whole := *f
-	if f.folded == 0 {
+	whole, next := *f, window
+	if f.folded > 0 {
+		f.told++
+		f.folded, f.attrs, f.rows = 0, nil, 0
+	}
+	if f.told >= lasts {
+		next = slow
+	}
+	if f.idle += next; f.idle > quiet {
 		delete(ks.known, k)
 	} else {
-		f.on, f.folded, f.attrs, f.rows = true, 0, nil, 0
-		f.timer.Reset(window)
+		f.timer.Reset(next)
 	}
 	ks.mu.Unlock()
 	_ = whole.write()
