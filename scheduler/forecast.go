@@ -66,23 +66,20 @@ func Foresee(p *policy.Policy, s Size, now time.Time) (Forecast, error) {
 	w := work{start: now, end: now.Add(source), rows: int(math.Round(rows)), bytes: int64(sent), source: source}
 	d := ceilings(w, p.Rate, 1)
 	fastest := d.later(decision{w.end, BySource, "the source: ranges are read one after the other"}) // without a cycle to spread over
-	// Of all ranges but the one that was just done, as pace has it in the midst of a cycle.
-	even := w.start.Add(spread(now, f.Cycle, windows, []load{{left: int(f.Ranges - 1), started: now}}))
-	if f.Ranges == 1 {
-		even = w.start.Add(windows.Between(now, now.Add(f.Cycle)))
+	// The cycle that has the least open time in it asks for the most; the share of time that is open is taken over all of them.
+	least, share := openTime(windows, now, f.Cycle)
+	if share == 0 {
+		return f, fmt.Errorf("no window of schedule.windows opens within %s: nothing would ever be verified", lookedOver)
 	}
-	chosen := fastest.later(decision{even, ByCycle, fmt.Sprintf("schedule.cycle %s: spread evenly", p.Schedule.Cycle)})
+	f.Open = share
+	even := least.Seconds() / float64(f.Ranges)
+	chosen := fastest.later(decision{at: now.Add(seconds(even)), by: ByCycle, reason: fmt.Sprintf("schedule.cycle %s: spread evenly", p.Schedule.Cycle)})
 	f.Interval, f.Reason = chosen.at.Sub(now), chosen.reason
-	if open := windows.Between(now, now.Add(f.Cycle)); open > 0 {
-		f.Open = open.Seconds() / f.Cycle.Seconds()
-	} else {
-		return f, fmt.Errorf("no window of schedule.windows opens within schedule.cycle %s: nothing would ever be verified in time", p.Schedule.Cycle)
-	}
-	needed := time.Duration(float64(fastest.at.Sub(now)) * float64(f.Ranges))
-	f.Late = needed > windows.Between(now, now.Add(f.Cycle))
+	needed := fastest.at.Sub(now).Seconds() * float64(f.Ranges) // in float64: it may be longer than a Duration holds
+	f.Late = needed > least.Seconds()
 	f.Pass = f.Cycle
 	if f.Late {
-		f.Pass = time.Duration(math.Min(needed.Seconds()/f.Open, horizon.Seconds()) * float64(time.Second))
+		f.Pass = seconds(math.Max(needed/f.Open, f.Cycle.Seconds()))
 	}
 	per := f.Interval.Seconds()
 	f.RowsPerSecond, f.MessagesPerSecond, f.SentBytesPerSecond = rows/per, 1/per, sent/per
@@ -108,6 +105,24 @@ func passedAt(t policy.Threshold, rows float64) float64 {
 		at = math.Min(at, float64(t.Ratio))
 	}
 	return at
+}
+
+// lookedOver is what windows are looked at over: of those that anybody writes, each repeats within it.
+const lookedOver = 4 * 7 * 24 * time.Hour
+
+// openTime is how long scanning is allowed within a cycle at the least, whenever it begins, and the share of all time in which it is.
+func openTime(w Windows, now time.Time, cycle time.Duration) (least time.Duration, share float64) {
+	from := now.UTC().Truncate(24 * time.Hour)
+	stretch := max(lookedOver, cycle)
+	share = w.Between(from, from.Add(stretch)).Seconds() / stretch.Seconds()
+	least = cycle
+	if len(w.windows) == 0 {
+		return least, share
+	}
+	for at := from; at.Before(from.Add(lookedOver)); at = at.Add(time.Hour) {
+		least = min(least, w.Between(at, at.Add(cycle)))
+	}
+	return least, share
 }
 
 // detect is how long drift stays unseen: each row's turn comes once in a pass, at a time that has nothing to do with the drift; then a suspect is looked at again.

@@ -60,6 +60,25 @@ func TestForesee(t *testing.T) {
 	if _, err := Foresee(parsed(t, `schedule: {cycle: 24h, windows: [{start: "0 0 1 6 *", for: 1h}]}`), Size{Rows: 1}, now); err == nil || !strings.Contains(err.Error(), "no window") {
 		t.Errorf("a window that never opens in time: %v", err)
 	}
+	// Whenever it is asked, the answer is one: of windows that do not repeat within a cycle too.
+	for _, lines := range []string{`schedule: {cycle: 12h, windows: [{start: "0 22 * * *", for: 8h}]}` + "\nrate: {rows_per_second: 4000}", `schedule: {windows: [{start: "0 3 * * 6", for: 10h}]}`} {
+		var first Forecast
+		for hour := 0; hour < 24*7; hour += 7 {
+			f, err := Foresee(parsed(t, lines), Size{Rows: 100_000_000, Cost: SourceSecondsPerMillion}, now.Add(time.Duration(hour)*time.Hour+13*time.Minute))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if hour == 0 {
+				first = f
+			}
+			if !f.Late || math.Abs(f.Pass.Seconds()-first.Pass.Seconds()) > 1 {
+				t.Fatalf("%s: %d hours on a pass takes %s, before %s", lines, hour, f.Pass, first.Pass)
+			}
+		}
+	}
+	if f, err := Foresee(parsed(t, "rate: {rows_per_second: 100}"), Size{Rows: 1e12, Cost: SourceSecondsPerMillion}, now); err != nil || !f.Late || f.Pass < 300*24*time.Hour {
+		t.Errorf("what takes centuries: %+v, %v", f, err)
+	}
 }
 
 // What is foreseen is what the scheduler does.
