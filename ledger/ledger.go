@@ -151,7 +151,7 @@ func (l *Ledger) SaveGate(ctx context.Context, g entry.Gate, window time.Duratio
 	sources := make([]GateSource, len(g.Sources))
 	for i, s := range g.Sources {
 		sources[i] = GateSource{Source: s.Name, Reason: l.plain(s.Reason)}
-		if seconds := s.Lag.Seconds(); s.Lag >= 0 {
+		if seconds := s.Lag.Round(time.Millisecond).Seconds(); s.Lag >= 0 {
 			sources[i].LagSeconds = &seconds
 		}
 	}

@@ -193,7 +193,7 @@ func (l *Ledger) reportPipeline(ctx context.Context, tx pgx.Tx, r *Report) error
 		return err
 	}
 	if lag != nil {
-		s := lag.Seconds()
+		s := lag.Round(time.Millisecond).Seconds()
 		r.Gate.LagSeconds = &s
 	}
 	if at != nil {

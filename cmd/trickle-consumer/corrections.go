@@ -39,7 +39,11 @@ func correctionsCommand(f *command.Flags) *cobra.Command {
 				if f.JSON() {
 					return command.PrintJSON(c.OutOrStdout(), list)
 				}
-				return printCorrections(c.OutOrStdout(), list)
+				nothing := "nothing was corrected yet"
+				if q.Searches() {
+					nothing = "nothing in the journal is like that"
+				}
+				return printCorrections(c.OutOrStdout(), list, nothing)
 			})
 		},
 	}
@@ -69,9 +73,9 @@ func journalFlags(c *cobra.Command, f *command.Flags, q *app.JournalQuery) {
 	command.Complete(c, "resync", resyncIDs(f))
 }
 
-func printCorrections(out io.Writer, list app.Corrections) error {
+func printCorrections(out io.Writer, list app.Corrections, nothing string) error {
 	if len(list.Corrections) == 0 {
-		_, err := fmt.Fprintln(out, "nothing in the journal is like that")
+		_, err := fmt.Fprintln(out, nothing)
 		return err
 	}
 	w := table.NewWriter()

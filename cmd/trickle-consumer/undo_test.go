@@ -248,6 +248,34 @@ func TestCorrections(t *testing.T) {
 	}
 }
 
+// An edit of the policy that is refused keeps nobody from looking at what the one in force has done; what takes the whole policy says why it can't be done.
+func TestCommandsUnderARefusedPolicy(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	if out, err := o.run("corrections", "--until", "1h"); err != nil || !strings.Contains(out, "nothing in the journal is like that") {
+		t.Errorf("%v: %s", err, out)
+	}
+	o.decide("detect: {action: corect}\nprivacy: {keys: show}\n")
+	for _, args := range []string{"status", "corrections", "brake", "status --format json"} {
+		if out, err := o.run(strings.Fields(args)...); err != nil || out == "" {
+			t.Errorf("%s: %v\n%s", args, err, out)
+		}
+	}
+	if out, err := o.run("corrections", "--kind", "extra"); err != nil || strings.Contains(out, "#") || !strings.Contains(out, " 3 ") {
+		t.Errorf("privacy: %v\n%s", err, out)
+	}
+	for _, args := range []string{"undo 1 --yes", "resync --table public.t"} {
+		if out, err := o.run(strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), "corect") || out != "" {
+			t.Errorf("%s: %v\n%s", args, err, out)
+		}
+	}
+	o.exec(`TRUNCATE trickle.corrections, trickle.copies`)
+	o.decide("")
+	if out, err := o.run("corrections"); err != nil || !strings.Contains(out, "nothing was corrected yet") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // What can be known is completed: words of a flag, the tables of the policy, and resyncs by the state in which they can be meant.
 func TestCompletion(t *testing.T) {
 	t.Parallel()

@@ -38,7 +38,7 @@ func tapCommand(f *command.Flags) *cobra.Command {
 	f.Policy(c)
 	f.Brokers(c)
 	fl := c.Flags()
-	fl.StringVar(&t.Topic, "topic", "verify", "verify, requests, replies.`CONSUMER` (or replies with --consumer), cursors, or a topic's whole name")
+	fl.StringVar(&t.Topic, "topic", "verify", "which `TOPIC`: verify, requests, replies.CONSUMER (or replies with --consumer), cursors, or one's whole name")
 	fl.BoolVar(&t.FromStart, "from-start", false, "print what the topic holds and end, instead of waiting for more")
 	fl.StringSliceVar(&t.Filter.Tables, "table", nil, "only about this `TABLE`, as the source calls it; may be repeated")
 	fl.StringSliceVar(&t.Filter.Kinds, "kind", nil, "only of this `KIND`: "+strings.Join(app.TapKinds(), ", "))

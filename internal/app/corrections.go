@@ -54,6 +54,11 @@ type JournalQuery struct {
 	notUndone bool
 }
 
+// Searches tells whether it leaves anything out.
+func (q JournalQuery) Searches() bool {
+	return len(q.Tables)+len(q.Kinds)+len(q.Outcomes)+len(q.IDs) > 0 || q.Key+q.Since+q.Until+q.Resync+q.Trace+q.After != ""
+}
+
 var (
 	journalKinds    = []string{"missing", "mismatched", "extra", ledger.KindCopied}                 //nolint:gochecknoglobals // a constant that Go has no syntax for
 	journalOutcomes = []string{ledger.OutcomeOpen, "confirmed", "superseded", ledger.OutcomeUndone} //nolint:gochecknoglobals // a constant that Go has no syntax for

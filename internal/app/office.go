@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -18,17 +19,19 @@ import (
 type Office struct {
 	Ledger *ledger.Ledger
 	policy *policy.Policy
-	pool   *pgxpool.Pool
-	st     stack
+	// refused is why the policy's file is not valid; then the policy is what can be relied upon of it.
+	refused error
+	pool    *pgxpool.Pool
+	st      stack
 }
 
 // OpenOffice connects to the replica. Close it after use.
 func OpenOffice(ctx context.Context, s Settings) (*Office, error) {
-	p, err := s.LoadPolicy()
+	p, refused, err := s.lookingPolicy()
 	if err != nil {
 		return nil, err
 	}
-	o := &Office{policy: p}
+	o := &Office{policy: p, refused: refused}
 	pool, _, err := s.openReplica(ctx, &o.st)
 	if err != nil {
 		o.st.close()
@@ -49,9 +52,10 @@ type ReplicaView struct {
 
 // WatchReplica reads the settings, and connects to nothing yet. Close it after use.
 func WatchReplica(s Settings) (*ReplicaView, error) {
-	if _, _, err := s.readPolicy(); err != nil {
+	if _, _, err := s.lookingPolicy(); err != nil {
 		return nil, err
 	}
+	s.Log = slog.New(slog.DiscardHandler) // told once
 	_, err := postgres.ParseDSN(s.ReplicaDSN, replicaOptions())
 	return &ReplicaView{settings: s}, err
 }
@@ -79,6 +83,9 @@ func (v *ReplicaView) Read(ctx context.Context) (r ledger.Report, err error) {
 
 // Resync asks for a resync of a table, or of the keys of a range "A..B", and returns its id.
 func (o *Office) Resync(ctx context.Context, table, rng string) (string, error) {
+	if o.refused != nil {
+		return "", o.refused
+	}
 	n := postgres.ParseName(table)
 	m, ok := o.policy.For(n.Schema, n.Table)
 	if !ok {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 	"time"
@@ -23,6 +24,22 @@ type TableProgress struct {
 	Rows    uint64    `json:"rows"`   // of all ranges, when each was last read
 	Oldest  time.Time `json:"oldest"` // the zero time where a range was never verified
 	Paused  string    `json:"paused"` // why it is not scanned; empty when it is
+}
+
+// MarshalJSON has null for a time that never came.
+func (p TableProgress) MarshalJSON() ([]byte, error) {
+	type plain TableProgress
+	orNull := func(t time.Time) *time.Time {
+		if t.IsZero() {
+			return nil
+		}
+		return &t
+	}
+	return json.Marshal(struct {
+		plain
+		Started *time.Time `json:"started"`
+		Oldest  *time.Time `json:"oldest"`
+	}{plain(p), orNull(p.Started), orNull(p.Oldest)})
 }
 
 // Scan is how far the scan has come, and over Kafka which publisher has which share of it.
@@ -61,7 +78,7 @@ func WatchScan(s Settings) (*ScanView, error) {
 	v := &ScanView{settings: s}
 	if len(s.Brokers) > 0 {
 		var err error
-		if v.policy, err = s.LoadPolicy(); err != nil {
+		if v.policy, _, err = s.lookingPolicy(); err != nil {
 			return nil, err
 		}
 	}

@@ -79,6 +79,21 @@ func (s Settings) LoadPolicy() (*policy.Policy, error) {
 	return p, nil
 }
 
+// lookingPolicy is the policy for whoever only looks, or decides on what is there: of a file that is refused, while another stays in force, what can be relied upon. refused says why.
+func (s Settings) lookingPolicy() (p *policy.Policy, refused, err error) {
+	p, err = s.LoadPolicy()
+	var problems policy.Errors
+	if err == nil || !errors.As(err, &problems) {
+		return p, nil, err
+	}
+	refused = err
+	if p, err = policy.Remains(s.PolicyFile); err != nil {
+		return nil, nil, err
+	}
+	s.Log.Warn("the policy's file is not valid: going on by the pipeline's name", "pipeline", p.Pipeline, "err", refused)
+	return p, refused, nil
+}
+
 func (s Settings) readPolicy() (*policy.Policy, []policy.Warning, error) {
 	if s.PolicyFile == "" {
 		return nil, nil, errors.New("no policy given: --policy FILE; see docs/reference-policy.yaml")

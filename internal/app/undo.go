@@ -47,6 +47,9 @@ type Undoing struct {
 
 // PlanUndo finds what a person wants undone, and why some of it can't be. Nothing is written.
 func (o *Office) PlanUndo(ctx context.Context, q JournalQuery) (*Undoing, error) {
+	if o.refused != nil {
+		return nil, o.refused
+	}
 	q.notUndone, q.Limit = len(q.IDs) == 0, mostUndone+1
 	f, err := q.filter(time.Now())
 	if err != nil {
