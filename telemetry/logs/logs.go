@@ -113,7 +113,9 @@ func (h *Handler) Flush() error {
 		rest = append(rest, f)
 	}
 	h.kinds.mu.Unlock()
-	slices.SortFunc(rest, func(a, b *flood) int { return cmp.Or(a.last.Time.Compare(b.last.Time), cmp.Compare(a.last.Message, b.last.Message)) })
+	slices.SortFunc(rest, func(a, b *flood) int {
+		return cmp.Or(a.last.Time.Compare(b.last.Time), cmp.Compare(a.last.Message, b.last.Message))
+	})
 	var errs []error
 	for _, f := range rest {
 		errs = append(errs, f.write())
