@@ -30,12 +30,8 @@ type rig struct {
 
 func newRig(t *testing.T, docs []document) *rig {
 	t.Helper()
-	r := &rig{source: pgtest.Server(t, testbed.Options{}), replica: pgtest.Server(t, testbed.Options{})}
-	var err error
-	if r.postgres, err = testbed.FindBinaries(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	r.tools = standIns(t, tools())
+	r := newTools(t)
+	r.source, r.replica = pgtest.Server(t, testbed.Options{}), pgtest.Server(t, testbed.Options{})
 	for _, d := range docs {
 		for _, b := range d.blocks {
 			if _, is := b.marked("setup"); is && d.path == quickstart {
@@ -47,6 +43,16 @@ func newRig(t *testing.T, docs []document) *rig {
 		t.Fatalf("%s has %d blocks marked as setup, with which the databases of the other documents are made", quickstart, len(r.setup))
 	}
 	return r
+}
+
+// newTools is a rig without servers.
+func newTools(t *testing.T) *rig {
+	t.Helper()
+	postgres, err := testbed.FindBinaries(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{postgres: postgres, tools: standIns(t, tools())}
 }
 
 const quickstart = "docs/quickstart.md"

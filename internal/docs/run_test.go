@@ -30,17 +30,30 @@ func TestEveryBlockRuns(t *testing.T) {
 	docs := documents(t)
 	r := newRig(t, docs)
 	for _, d := range docs {
-		if len(d.blocks) == 0 {
-			continue
+		if len(d.blocks) > 0 && !d.bringsServers() {
+			t.Run(d.path, func(t *testing.T) { followAll(t, r, d) })
 		}
-		t.Run(d.path, func(t *testing.T) {
-			f := &follower{t: t, rig: r, doc: d}
-			for i, b := range d.blocks {
-				if !f.follow(i, b) {
-					return // what follows rests on it
-				}
-			}
-		})
+	}
+}
+
+// A document that starts its own servers waits for nobody, and mostly waits.
+func TestEveryBlockRunsOnItsOwnServers(t *testing.T) {
+	t.Parallel()
+	r := newTools(t)
+	for _, d := range documents(t) {
+		if d.bringsServers() {
+			t.Run(d.path, func(t *testing.T) { followAll(t, r, d) })
+		}
+	}
+}
+
+func followAll(t *testing.T, r *rig, d document) {
+	t.Helper()
+	f := &follower{t: t, rig: r, doc: d}
+	for i, b := range d.blocks {
+		if !f.follow(i, b) {
+			return // what follows rests on it
+		}
 	}
 }
 

@@ -56,8 +56,7 @@ type daemon struct {
 func newSession(t *testing.T, r *rig, d document) *session {
 	t.Helper()
 	s := &session{t: t, rig: r, doc: d, dir: t.TempDir(), home: t.TempDir(), running: make(map[string]*daemon)}
-	s.own = strings.Contains(d.text, "initdb -D")
-	s.socket = serve(t, s.do)
+	s.own = d.bringsServers()
 	s.broker = broker(t)
 	for i := range s.ports {
 		port, err := loopback.FreePort()
@@ -78,9 +77,13 @@ func newSession(t *testing.T, r *rig, d document) *session {
 		}
 	}
 	s.swaps = s.replacements()
+	s.socket = serve(t, s.do) // last: it sees what was set before
 	t.Cleanup(s.end)
 	return s
 }
+
+// bringsServers tells a document whose blocks start the servers that they are about.
+func (d document) bringsServers() bool { return strings.Contains(d.text, "initdb -D") }
 
 // needsDatabases is false for a document whose blocks call nothing that speaks to one.
 func needsDatabases(d document) bool {
@@ -121,7 +124,7 @@ func (s *session) replacements() *strings.Replacer {
 	pairs := []string{
 		"kafka-1.example:9093,kafka-2.example:9093", s.broker, "kafka:9092", s.broker, "kafka:9093", s.broker,
 		"127.0.0.1:8480", status(0), "localhost:8480", status(0), "127.0.0.1:8481", status(1), "localhost:8481", status(1),
-		"/etc/trickle", s.dir + "/etc", "/var/lib/trickle", s.dir + "/var", "/var/log", s.dir + "/var",
+		"--settle 10s", "--settle 1s", "/etc/trickle", s.dir + "/etc", "/var/lib/trickle", s.dir + "/var", "/var/log", s.dir + "/var",
 	}
 	if s.own {
 		pairs = append(pairs, "/tmp/shop-", s.home+"/shop-", "-h /tmp", "-h "+s.home, "host=/tmp", "host="+s.home, "-k /tmp", "-k "+s.home,
