@@ -33,15 +33,20 @@ func (l *Ledger) SaveCycle(ctx context.Context, cycle time.Duration) error {
 	return nil
 }
 
-// reportEstimates reckons it for every table of the report. A look counts from its verification, so what was found counts since the oldest look. Rows that a
-// resync copied into a range that was empty are no drift that a look could have found, so they do not count.
+// reportEstimates reckons it for every table of the report. A look counts from its verification, so what was found counts since the oldest look. A full resync that
+// is done has looked at every row since it started, and whatever it mended befell them before. Rows that a resync copied into a range that was empty are no drift
+// that a look could have found, so they do not count.
 func (l *Ledger) reportEstimates(ctx context.Context, tx pgx.Tx, r *Report) error {
 	rows, err := tx.Query(ctx, `SELECT t.table_name, t.ranges, g.n, g.rows, g.differed, g.row_cycles, g.range_cycles,
-			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = t.pipeline AND c.table_name = t.table_name AND c.at >= g.oldest)
+			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = t.pipeline AND c.table_name = t.table_name AND c.at >= g.oldest
+				AND NOT EXISTS (SELECT FROM trickle.resyncs s WHERE s.id = c.resync_id AND s.scope = 'full' AND s.state = 'done' AND s.refused = 0))
 		FROM trickle.tables t JOIN trickle.pipelines p USING (pipeline)
-		CROSS JOIN LATERAL (SELECT count(*) AS n, coalesce(sum(rows), 0)::float8 AS rows, count(*) FILTER (WHERE NOT equal) AS differed, min(verified_at) AS oldest,
+		CROSS JOIN LATERAL (SELECT max(s.started_at) AS at FROM trickle.resyncs s WHERE s.pipeline = t.pipeline AND s.table_name = t.table_name
+				AND s.scope = 'full' AND s.state = 'done' AND s.refused = 0) walked
+		CROSS JOIN LATERAL (SELECT count(*) AS n, coalesce(sum(rows), 0)::float8 AS rows, count(*) FILTER (WHERE NOT equal AND verified_at = a.at) AS differed, min(a.at) AS oldest,
 				coalesce(sum(rows * a.cycles), 0)::float8 AS row_cycles, coalesce(sum(a.cycles), 0)::float8 AS range_cycles
-			FROM trickle.ranges g, LATERAL (SELECT greatest(0, extract(epoch FROM clock_timestamp() - g.verified_at) / greatest(1, extract(epoch FROM p.cycle_length)))::float8 AS cycles) a
+			FROM trickle.ranges g, LATERAL (SELECT greatest(g.verified_at, walked.at) AS at) w,
+				LATERAL (SELECT w.at, greatest(0, extract(epoch FROM clock_timestamp() - w.at) / greatest(1, extract(epoch FROM p.cycle_length)))::float8 AS cycles) a
 			WHERE g.pipeline = t.pipeline AND g.table_name = t.table_name AND g.cycle + 1 >= t.cycle) g
 		WHERE t.pipeline = $1 ORDER BY 1`, l.pipeline)
 	if err != nil {

@@ -63,6 +63,14 @@ func TestViewShowsWhatAndWhere(t *testing.T) {
 	if e == nil || e.Rows != 533 || e.Looked != 400 || e.Found != 3 || e.Known != 1 || e.Unseen < 183 || e.Unseen > 185 || e.AtMost <= e.Known || e.AtMost > 20 {
 		t.Errorf("estimate %+v", e)
 	}
+	// A full resync looks at all of them, and what came before it is mended.
+	exec(t, pool, `INSERT INTO trickle.resyncs (id, pipeline, scope, table_name, state, reason, started_at) VALUES ('r', 'p', 'full', 'public.t', 'done', '', clock_timestamp());
+		UPDATE trickle.corrections SET at = clock_timestamp() WHERE resync_id = 'r'`)
+	r, err := l.Report(t.Context())
+	must(t, err)
+	if again := r.Tables[0].Estimate; again == nil || again.Rows != 533 || again.Found != 1 || again.Unseen < 133 || again.Unseen > 134 || again.AtMost >= e.AtMost {
+		t.Errorf("after a full resync: estimate %+v, before it %+v", again, e)
+	}
 }
 
 // What a page shows does not grow with the table.

@@ -316,12 +316,32 @@ func levels(s State) []level {
 		}
 	}
 	d := p.Detect.Brake
+	partial, wholly := p.Resync.Partial, p.Resync.Full
 	fill := func(l level, n, limit int) level {
 		l.Count, l.Limit, l.Width, l.Passed = number(int64(n)), number(int64(limit)), width(n, max(limit, 1)), n >= limit && n > 0
 		return l
 	}
 	return []level{
-		fill(near, worst, p.Resync.Partial.Discrepancies), fill(full, most, p.Resync.Full.Discrepancies),
+		s.answered(fill(near, worst, partial.Discrepancies), "partial"), s.answered(fill(full, most, wholly.Discrepancies), "full"),
 		fill(level{What: "rows deleted", Leads: "brake"}, r.Braking.Deletes, d.Deletes), fill(level{What: "rows corrected, outside of resyncs", Leads: "brake"}, r.Braking.Corrections, d.Corrections),
 	}
+}
+
+// answered is a level that nobody has to mind any more, where it has been reached and a resync has dealt with that: of this scope, or of the whole table. What is
+// counted from then on leads to no other one before the cooldown is over.
+func (s State) answered(l level, scope string) level {
+	if !l.Passed {
+		return l
+	}
+	held := max(time.Duration(s.Policy.Resync.Cooldown), time.Duration(s.Replica.Window.Seconds*float64(time.Second)))
+	for _, r := range s.Replica.Resyncs { // the newest first
+		if r.Table != l.Where || r.Scope != scope && r.Scope != "full" || s.At.Sub(r.Requested) > held {
+			continue
+		}
+		if r.State == "running" || r.State == "done" {
+			l.Passed, l.Leads = false, r.Scope+" resync "+r.State
+			return l
+		}
+	}
+	return l
 }

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 )
 
@@ -358,11 +359,22 @@ func TestStatesInWords(t *testing.T) {
 		"a restore":      {func(s *State) { s.Replica.Restore = &ledger.RestoreReport{State: "loading"} }, "1 thing is stopped", "stop"},
 		"a done restore": {func(s *State) { s.Replica.Restore = &ledger.RestoreReport{State: "done"} }, "all is well", "good"},
 		"refused policy": {func(s *State) { s.InForce.Refused = "line 3" }, "1 thing waits", "wait"},
-		"no base line":   {func(s *State) { s.Scan = &Scan{Baseline: &Baseline{}} }, "1 thing is stopped", "stop"},
+		"a threshold": {func(s *State) {
+			s.Replica.Tallies["public.orders"] = entry.Tally{Discrepancies: 31200}
+		}, "a threshold is reached: full resync", "wait"},
+		"one that a resync has answered": {func(s *State) {
+			s.Replica.Tallies["public.orders"] = entry.Tally{Discrepancies: 31200, WorstCount: 2800}
+			s.Replica.Resyncs = []ledger.ResyncReport{{Scope: "full", Table: "public.orders", State: "done", Requested: s.At.Add(-time.Minute)}}
+		}, "all is well", "good"},
+		"one that a resync failed to": {func(s *State) {
+			s.Replica.Tallies["public.orders"] = entry.Tally{WorstCount: 2800}
+			s.Replica.Resyncs = []ledger.ResyncReport{{Scope: "partial", Table: "public.orders", State: "failed", Requested: s.At.Add(-time.Minute)}}
+		}, "a threshold is reached: partial resync", "wait"},
+		"no base line": {func(s *State) { s.Scan = &Scan{Baseline: &Baseline{}} }, "1 thing is stopped", "stop"},
 	} {
 		s := quiet(t)
 		c.spoil(&s)
-		m := model{State: s, Shown: s.Notices()}
+		m := modelOf(s)
 		if m.Headline() != c.head || m.Level() != c.level {
 			t.Errorf("%s: %q, %s", name, m.Headline(), m.Level())
 		}

@@ -43,12 +43,7 @@ func parsed() (*template.Template, error) {
 	}).ParseFS(assets, "assets/page.html")
 }
 
-// sections makes all of a state.
-func sections(s State) ([]section, error) {
-	t, err := parsed()
-	if err != nil {
-		return nil, fmt.Errorf("the page's templates: %w", err)
-	}
+func modelOf(s State) model {
 	m := model{State: s, Shown: s.Notices()}
 	m.Strips = strips(s)
 	if s.Replica != nil {
@@ -56,6 +51,16 @@ func sections(s State) ([]section, error) {
 		m.Levels = levels(s)
 	}
 	m.Figures = figures(m)
+	return m
+}
+
+// sections makes all of a state.
+func sections(s State) ([]section, error) {
+	t, err := parsed()
+	if err != nil {
+		return nil, fmt.Errorf("the page's templates: %w", err)
+	}
+	m := modelOf(s)
 	var out []section
 	for _, name := range []string{"head", "notices", "tables", "chart", "levels", "gate", "resyncs", "corrections", "scan"} {
 		var b bytes.Buffer
@@ -312,67 +317,4 @@ func coverage(tables []ledger.TableReport) float64 {
 		done, all = done+weight*t.Coverage, all+weight
 	}
 	return share(done, all)
-}
-
-// Headline is the state in a few words.
-func (m model) Headline() string {
-	stops, waits := 0, 0
-	for _, n := range m.Shown {
-		switch n.Level {
-		case "stop":
-			stops++
-		case "wait":
-			waits++
-		}
-	}
-	switch {
-	case stops > 0:
-		return count(int64(stops), "thing is", "things are") + " stopped"
-	case waits > 0:
-		return count(int64(waits), "thing waits", "things wait")
-	case m.running():
-		return "resyncing"
-	case m.Replica != nil && len(m.Replica.Tables) == 0:
-		return "waiting for the first message"
-	case m.drifting():
-		return "drift is being corrected"
-	default:
-		return "all is well"
-	}
-}
-
-// Level is how grave that is.
-func (m model) Level() string {
-	for _, n := range m.Shown {
-		if n.Level != "note" {
-			return n.Level // the gravest come first
-		}
-	}
-	if m.running() || m.drifting() {
-		return "busy"
-	}
-	return "good"
-}
-
-func (m model) running() bool {
-	if m.Replica == nil {
-		return false
-	}
-	for _, r := range m.Replica.Resyncs {
-		if r.State == "running" {
-			return true
-		}
-	}
-	return false
-}
-
-func (m model) drifting() bool {
-	if m.Replica == nil {
-		return false
-	}
-	n := m.Replica.Unconfirmed
-	for _, t := range m.Replica.Tables {
-		n += t.Suspects
-	}
-	return n > 0
 }
