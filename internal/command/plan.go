@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -50,7 +51,7 @@ func planCommand(f *Flags) *cobra.Command {
 			if f.JSON() {
 				err = PrintJSON(c.OutOrStdout(), planReport(p, size, plan))
 			} else {
-				err = printPlan(c.OutOrStdout(), planOf{p, size, plan})
+				err = printPlan(c.OutOrStdout(), planOf{cmp.Or(o.file, "the defaults, as none is given"), p, size, plan})
 			}
 			if err == nil && plan.Late {
 				err = ErrFound
@@ -130,6 +131,7 @@ func (o planOptions) measure(p *policy.Policy) (scheduler.Size, error) {
 }
 
 type planOf struct {
+	file   string
 	policy *policy.Policy
 	size   scheduler.Size
 	plan   scheduler.Forecast
@@ -141,6 +143,7 @@ func printPlan(out io.Writer, o planOf) error {
 	line := func(what, format string, args ...any) {
 		fmt.Fprintf(&b, "%-13s"+format+"\n", append([]any{what}, args...)...)
 	}
+	line("policy", "%s", o.file)
 	line("to verify", "%s rows of %s, in %s ranges of up to %s, as %s", humanize.Comma(o.size.Rows), humanize.IBytes(uint64(o.size.RowBytes)), humanize.Comma(f.Ranges), humanize.Comma(int64(p.RangeRows)), o.size.Mode)
 	while := ""
 	if f.Open < 1 {
