@@ -29,6 +29,7 @@ type Cell struct {
 	Drift    Kinds
 	Last     time.Time // when the newest of that drift was proven
 	Suspects int
+	Reported Kinds // rows that are proven to differ and are left as they are
 }
 
 // stretch is a range as the ledger remembers it, or several that it never heard of.
@@ -208,6 +209,7 @@ type found struct {
 	drift    Kinds
 	last     time.Time
 	suspects int
+	reported Kinds
 }
 
 // cells cuts a chain into at most so many cells. What was found counts in the cell of its range, by its id, or by its bounds where it has been cut anew since.
@@ -273,6 +275,9 @@ func (c *Cell) add(s stretch, byID, byBounds *found) {
 		c.Drift.Mismatched += f.drift.Mismatched
 		c.Drift.Extra += f.drift.Extra
 		c.Suspects += f.suspects
+		c.Reported.Missing += f.reported.Missing
+		c.Reported.Mismatched += f.reported.Mismatched
+		c.Reported.Extra += f.reported.Extra
 		if f.last.After(c.Last) {
 			c.Last = f.last
 		}

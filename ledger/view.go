@@ -130,6 +130,9 @@ func (l *Ledger) viewStrips(ctx context.Context, tx pgx.Tx, v *View) error {
 	}); err != nil {
 		return err
 	}
+	if err := l.viewReported(ctx, tx, byID); err != nil {
+		return err
+	}
 	total := map[string]int{}
 	rows, err := tx.Query(ctx, `SELECT table_name, ranges FROM trickle.tables WHERE pipeline = $1`, l.pipeline)
 	if err != nil {
@@ -189,6 +192,29 @@ func (l *Ledger) viewFound(ctx context.Context, tx pgx.Tx, of func(table string,
 			f.last = *last
 		}
 		lo, hi = nil, nil
+		return nil
+	})
+	return err
+}
+
+// viewReported adds rows that were left alone to what was found, where their ranges are still known by the number that they were found under.
+func (l *Ledger) viewReported(ctx context.Context, tx pgx.Tx, byID map[string]map[int64]*found) error {
+	rows, err := tx.Query(ctx, `SELECT table_name, range_id, count(*) FILTER (WHERE kind = 'missing'), count(*) FILTER (WHERE kind = 'mismatched'),
+			count(*) FILTER (WHERE kind = 'extra') FROM trickle.reported WHERE pipeline = $1 GROUP BY 1, 2`, l.pipeline)
+	if err != nil {
+		return err
+	}
+	var table string
+	var id int64
+	var k Kinds
+	_, err = pgx.ForEachRow(rows, []any{&table, &id, &k.Missing, &k.Mismatched, &k.Extra}, func() error {
+		if byID[table] == nil {
+			byID[table] = map[int64]*found{}
+		}
+		if byID[table][id] == nil {
+			byID[table][id] = new(found)
+		}
+		byID[table][id].reported = k
 		return nil
 	})
 	return err

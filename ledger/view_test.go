@@ -63,6 +63,13 @@ func TestViewShowsWhatAndWhere(t *testing.T) {
 	if e == nil || e.Rows != 533 || e.Looked != 400 || e.Found != 3 || e.Known != 1 || e.Unseen < 183 || e.Unseen > 185 || e.AtMost <= e.Known || e.AtMost > 20 {
 		t.Errorf("estimate %+v", e)
 	}
+	exec(t, pool, `INSERT INTO trickle.reported (pipeline, table_name, key, kind, range_id, cycle) VALUES ('p', 'public.t', '{14}', 'extra', 2, 1)`)
+	v, err = l.View(t.Context())
+	must(t, err)
+	if cells := v.Strips[0].Cells; cells[1].Reported != (ledger.Kinds{Extra: 1}) || cells[0].Reported.All()+cells[2].Reported.All() != 0 || v.Tables[0].Reported.Extra != 1 {
+		t.Errorf("what was left alone is elsewhere: %+v", cells)
+	}
+	exec(t, pool, `DELETE FROM trickle.reported`)
 	// A full resync looks at all of them, and what came before it is mended.
 	exec(t, pool, `INSERT INTO trickle.resyncs (id, pipeline, scope, table_name, state, reason, started_at) VALUES ('r', 'p', 'full', 'public.t', 'done', '', clock_timestamp());
 		UPDATE trickle.corrections SET at = clock_timestamp() WHERE resync_id = 'r'`)

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -59,7 +60,7 @@ type part struct {
 	Newest   time.Time
 	Drift    ledger.Kinds
 	Suspects int
-	Differed int
+	Alone    int // rows that differ and are left as they are
 }
 
 // parts is how many lines the table behind a strip has.
@@ -157,9 +158,12 @@ func ageClass(c ledger.Cell, now time.Time, cycle time.Duration) int {
 
 func markOf(c ledger.Cell) (mark, bool) {
 	d := c.Drift
+	if d.All() == 0 {
+		d = c.Reported
+	}
 	var shape string
-	switch n := d.Missing + d.Mismatched + d.Extra; {
-	case n == 0 && c.Suspects == 0 && c.Differed == 0:
+	switch n := d.All(); {
+	case n == 0 && c.Suspects == 0: // a range that differed while changes were on their way is as it should be
 		return mark{}, false
 	case n == 0:
 		shape = "suspect"
@@ -170,10 +174,10 @@ func markOf(c ledger.Cell) (mark, bool) {
 	default:
 		shape = "mismatched"
 	}
-	return mark{Shape: shape, Title: inWords(d, c.Suspects, c.Differed)}, true
+	return mark{Shape: shape, Title: inWords(d, c.Suspects)}, true
 }
 
-func inWords(d ledger.Kinds, suspects, differed int) string {
+func inWords(d ledger.Kinds, suspects int) string {
 	var words []string
 	for _, w := range []struct {
 		n    int
@@ -185,9 +189,6 @@ func inWords(d ledger.Kinds, suspects, differed int) string {
 	}
 	if suspects > 0 {
 		words = append(words, count(int64(suspects), "suspect", "suspects"))
-	}
-	if len(words) == 0 && differed > 0 {
-		words = append(words, count(int64(differed), "range differed", "ranges differed")+" when last read")
 	}
 	return strings.Join(words, ", ")
 }
@@ -207,7 +208,8 @@ func inParts(cells []ledger.Cell) []part {
 				p.Newest = c.Newest
 			}
 			p.Drift.Missing, p.Drift.Mismatched, p.Drift.Extra = p.Drift.Missing+c.Drift.Missing, p.Drift.Mismatched+c.Drift.Mismatched, p.Drift.Extra+c.Drift.Extra
-			p.Suspects, p.Differed = p.Suspects+c.Suspects, p.Differed+c.Differed
+			p.Suspects += c.Suspects
+			p.Alone += c.Reported.All()
 		}
 		out = append(out, p)
 	}
@@ -216,10 +218,11 @@ func inParts(cells []ledger.Cell) []part {
 
 // Words is what was found in a part.
 func (p part) Words() string {
-	if w := inWords(p.Drift, p.Suspects, p.Differed); w != "" {
-		return w
+	w := inWords(p.Drift, p.Suspects)
+	if p.Alone > 0 {
+		w = strings.TrimPrefix(w+", "+number(int64(p.Alone))+" left alone", ", ")
 	}
-	return "none"
+	return cmp.Or(w, "none")
 }
 
 // chart is corrections over time.

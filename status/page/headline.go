@@ -1,8 +1,10 @@
 package page
 
+import "github.com/trickle-verify/trickle/policy"
+
 // Headline is the state in a few words.
 func (m model) Headline() string {
-	stops, waits := 0, 0
+	stops, waits, alone := 0, 0, m.alone()
 	for _, n := range m.Shown {
 		switch n.Level {
 		case "stop":
@@ -11,17 +13,28 @@ func (m model) Headline() string {
 			waits++
 		}
 	}
+	if m.Replica != nil { // those that wait for no more than a look at them
+		for _, t := range m.Replica.Tables {
+			if t.Reported.All() > 0 {
+				waits--
+			}
+		}
+	}
 	switch {
 	case stops > 0:
 		return count(int64(stops), "thing is", "things are") + " stopped"
 	case waits > 0:
 		return count(int64(waits), "thing waits", "things wait")
+	case alone > 0:
+		return differ(alone) + ", and " + unit(int64(alone), "is", "are") + " left alone"
 	case m.running():
 		return "resyncing"
 	case m.Replica != nil && len(m.Replica.Tables) == 0:
 		return "waiting for the first message"
 	case m.reached() != "":
 		return "a threshold is reached: " + m.reached()
+	case m.drifting() && m.Policy != nil && m.Policy.Detect.Action == policy.ActionReport:
+		return "suspects are being looked into"
 	case m.drifting():
 		return "drift is being corrected"
 	default:
@@ -80,3 +93,15 @@ func (m model) drifting() bool {
 	}
 	return n > 0
 }
+
+// alone counts rows that are proven to differ and are left as they are.
+func (m model) alone() (n int) {
+	if m.Replica != nil {
+		for _, t := range m.Replica.Tables {
+			n += t.Reported.All()
+		}
+	}
+	return n
+}
+
+func differ(n int) string { return count(int64(n), "row differs", "rows differ") }

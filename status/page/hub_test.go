@@ -14,7 +14,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 )
 
@@ -339,55 +338,5 @@ func TestThePageIsSmall(t *testing.T) {
 	}
 	if size > 120_000 {
 		t.Errorf("with three tables it has %d bytes", size)
-	}
-}
-
-func TestStatesInWords(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		spoil func(*State)
-		head  string
-		level string
-	}{
-		"nothing":        {func(*State) {}, "all is well", "good"},
-		"suspects":       {func(s *State) { s.Replica.Tables[0].Suspects = 1 }, "drift is being corrected", "busy"},
-		"a resync":       {func(s *State) { s.Replica.Resyncs = []ledger.ResyncReport{{State: "running"}} }, "resyncing", "busy"},
-		"the gate":       {func(s *State) { s.Replica.Gate.Open = false }, "1 thing waits", "wait"},
-		"the brake":      {func(s *State) { s.Replica.Brake.On = true }, "1 thing is stopped", "stop"},
-		"no table":       {func(s *State) { s.Replica.Tables, s.Replica.Strips = nil, nil }, "waiting for the first message", "good"},
-		"a failed row":   {func(s *State) { s.Replica.Tables[0].Failed = 1 }, "all is well", "good"},
-		"a restore":      {func(s *State) { s.Replica.Restore = &ledger.RestoreReport{State: "loading"} }, "1 thing is stopped", "stop"},
-		"a done restore": {func(s *State) { s.Replica.Restore = &ledger.RestoreReport{State: "done"} }, "all is well", "good"},
-		"refused policy": {func(s *State) { s.InForce.Refused = "line 3" }, "1 thing waits", "wait"},
-		"a threshold": {func(s *State) {
-			s.Replica.Tallies["public.orders"] = entry.Tally{Discrepancies: 31200}
-		}, "a threshold is reached: full resync", "wait"},
-		"one that a resync has answered": {func(s *State) {
-			s.Replica.Tallies["public.orders"] = entry.Tally{Discrepancies: 31200, WorstCount: 2800}
-			s.Replica.Resyncs = []ledger.ResyncReport{{Scope: "full", Table: "public.orders", State: "done", Requested: s.At.Add(-time.Minute)}}
-		}, "all is well", "good"},
-		"one that a resync failed to": {func(s *State) {
-			s.Replica.Tallies["public.orders"] = entry.Tally{WorstCount: 2800}
-			s.Replica.Resyncs = []ledger.ResyncReport{{Scope: "partial", Table: "public.orders", State: "failed", Requested: s.At.Add(-time.Minute)}}
-		}, "a threshold is reached: partial resync", "wait"},
-		"no base line": {func(s *State) { s.Scan = &Scan{Baseline: &Baseline{}} }, "1 thing is stopped", "stop"},
-	} {
-		s := quiet(t)
-		c.spoil(&s)
-		m := modelOf(s)
-		if m.Headline() != c.head || m.Level() != c.level {
-			t.Errorf("%s: %q, %s", name, m.Headline(), m.Level())
-		}
-		for _, n := range m.Shown {
-			if n.Level != "note" && n.Command == "" && name != "a restore" {
-				t.Errorf("%s: nothing says what mends it", name)
-			}
-		}
-		if _, err := sections(s); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if _, err := sections(State{}); err != nil {
-		t.Errorf("nothing at all: %v", err)
 	}
 }

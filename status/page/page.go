@@ -95,6 +95,9 @@ func (s State) Notices() []Notice {
 			if t.Paused != "" {
 				stops = append(stops, Notice{"stop", t.Table + " is paused: nothing is done about it", t.Paused, nil, s.mends(t.Paused)})
 			}
+			if t.Reported.All() > 0 {
+				waits = append(waits, s.leftAlone(t))
+			}
 			if t.Failed > 0 {
 				notes = append(notes, Notice{"note", fmt.Sprintf("%s of %s could not be corrected and were given up", rows(t.Failed), t.Table), t.LastFailure, nil, s.command("trickle-consumer resync --table " + t.Table)})
 			}
@@ -117,6 +120,18 @@ func (s State) Notices() []Notice {
 		}
 	}
 	return append(append(stops, waits...), notes...)
+}
+
+// leftAlone is of rows that are proven to differ.
+func (s State) leftAlone(t ledger.TableReport) Notice {
+	n := Notice{"wait", differ(t.Reported.All()) + " in " + t.Table + ", and " + unit(int64(t.Reported.All()), "is", "are") + " left alone",
+		inWords(t.Reported, 0), nil, s.command("trickle-consumer drift --table " + t.Table)}
+	if s.Policy == nil || s.Policy.Detect.Action == policy.ActionReport {
+		n.Why += "; detect.action: correct in the policy has them corrected"
+	} else {
+		n.Why += "; found while drift was only reported, they are corrected when their ranges are verified again"
+	}
+	return n
 }
 
 func (s State) restore() *Notice {

@@ -266,6 +266,9 @@ func figures(m model) (out []figure) {
 		if r.Unconfirmed > 0 {
 			found.Detail = number(int64(r.Unconfirmed)) + " not confirmed yet, " + found.Detail
 		}
+		if n := m.alone(); n > 0 {
+			bound.Level, bound.Detail = "wait", number(int64(n))+" of them known and left alone; "+bound.Detail
+		}
 		gate := figure{Name: "gate", Value: "open", Level: "good", Detail: "lag " + seconds(r.Gate.LagSeconds)}
 		if !r.Gate.Open {
 			gate.Value, gate.Level = "closed", "wait"
