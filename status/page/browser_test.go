@@ -203,19 +203,23 @@ func followsStreams(t *testing.T, b *browser.Browser) {
 	}
 	st.fail("the database is away")
 	tab.Await("the failure shows and the rest stays", `!document.getElementById("trouble").hidden && document.getElementById("trouble-text").textContent === "the database is away" && document.getElementById("tables").textContent.includes("4711")`)
+	const doubted = `document.getElementById("unknown").checkVisibility() && !document.getElementById("headline").checkVisibility() && document.title.startsWith("not known now")
+		&& /last news (just now|\d+ (s|min) ago)/.test(document.getElementById("unknown").textContent) && getComputedStyle(document.querySelector(".figures")).filter === "grayscale(1)"`
+	tab.Await("what it was is no headline any more", doubted)
 	st.set(quiet(t))
-	tab.Await("it is over", `document.getElementById("trouble").hidden && document.getElementById("headline").textContent === "all is well"`)
+	tab.Await("it is over", `!document.getElementById("unknown").checkVisibility() && document.getElementById("trouble").hidden && document.getElementById("headline").textContent === "all is well"`)
 
 	// The server goes away, and another comes to its place.
 	stop()
 	tab.Await("that it is gone shows", `document.getElementById("live").dataset.live === "lost"`)
+	tab.Await("and that nothing is known since", doubted)
 	if faults := tab.Faults(); len(faults) > 0 && !strings.Contains(strings.Join(faults, "\n"), "ERR_CONNECTION_REFUSED") {
 		t.Errorf("losing the server made other errors: %v", faults)
 	}
 	back := trouble(t)
 	back.Pipeline = "orders"
 	newStage(back).serve(t, strings.TrimPrefix(url, "http://"))
-	tab.Await("it is back", `document.getElementById("live").dataset.live === "on" && document.getElementById("headline").textContent === "2 things are stopped"`)
+	tab.Await("it is back", `!document.getElementById("unknown").checkVisibility() && document.getElementById("live").dataset.live === "on" && document.getElementById("headline").textContent === "2 things are stopped"`)
 	for _, f := range tab.Faults() {
 		if !strings.Contains(f, "ERR_CONNECTION_REFUSED") {
 			t.Errorf("coming back made an error: %s", f)

@@ -289,7 +289,7 @@ func TestWhatIsServed(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); code == 200 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		code, _, text = get(t, url+"/")
 	}
-	if code != 503 || !strings.Contains(text, "the database is away") || !strings.Contains(text, "public.orders") {
+	if code != 503 || !strings.Contains(text, "<body data-stale") || !strings.Contains(text, "the database is away") || !strings.Contains(text, "public.orders") {
 		t.Errorf("with trouble: status %d", code)
 	}
 }

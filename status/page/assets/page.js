@@ -57,9 +57,12 @@
 
     const live = (state, text) => { $("live").dataset.live = state; if ($("live-text").textContent !== text) $("live-text").textContent = text; };
     const say = (text) => { if ($("announce").textContent !== text) $("announce").textContent = text; };
+    const stale = () => "stale" in document.body.dataset;
+    // doubt greys what is shown while nothing newer is known.
+    const doubt = (is) => { if (is) document.body.dataset.stale = ""; else delete document.body.dataset.stale; title(); };
     const title = () => {
       const h = $("headline"), name = document.querySelector("h1");
-      if (h && name) document.title = h.textContent + " · " + name.textContent.replace(/^\s*pipeline\s*/, "") + " · trickle";
+      if (h && name) document.title = (stale() ? "not known now" : h.textContent) + " · " + name.textContent.replace(/^\s*pipeline\s*/, "") + " · trickle";
     };
 
     const show = (state) => {
@@ -83,7 +86,7 @@
         children(part, want.content);
       }
       tick();
-      title();
+      doubt(Boolean(state.trouble));
       if (headline && $("headline") && $("headline").textContent !== headline) say($("headline").textContent);
       live("on", state.trouble ? "connected" : "live");
     };
@@ -94,6 +97,7 @@
       events.addEventListener("state", (e) => { delay = 1000; show(JSON.parse(e.data)); });
       events.addEventListener("error", () => {
         if ($("live").dataset.live !== "lost") say("The connection is lost");
+        doubt(true);
         live("lost", "no connection, trying again");
         events.close();
         setTimeout(connect, delay);
