@@ -87,7 +87,11 @@ func (port *Port) Serve(ctx context.Context, p Page) error {
 	if port.listener == nil {
 		return nil
 	}
-	p.Log.Info("status is served", "address", "http://"+port.listener.Addr().String()+"/status.json")
+	path := "/status.json"
+	if p.Live != nil {
+		path = "/"
+	}
+	p.Log.Info("status is served", "address", "http://"+port.listener.Addr().String()+path)
 	if p.Live != nil {
 		running, stop := context.WithCancel(ctx)
 		var live sync.WaitGroup

@@ -19,8 +19,8 @@ func TestMetricsAreServed(t *testing.T) {
 	d := newDesk(t, pgtest.Server(t, testbed.Options{}))
 	d.dst.exec(t, `DELETE FROM t WHERE id <= 2`, `UPDATE t SET v = 'drifted' WHERE id IN (3, 4, 5)`, `INSERT INTO t VALUES (1001, 'extra')`)
 	p := d.single("--listen", "127.0.0.1:0")
-	p.says(t, "/status.json")
-	address := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(p.stderr.String())
+	p.says(t, "status is served")
+	address := regexp.MustCompile(`(http://127\.0\.0\.1:\d+)/["\s]`).FindStringSubmatch(p.stderr.String())[1] // the page's own
 	get := func(path string) string {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+path, nil)
