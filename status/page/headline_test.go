@@ -57,6 +57,15 @@ func TestStatesInWords(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	keyless := State{At: now(), Scan: &Scan{Tables: []ScanTable{{Table: "public.nokey", Paused: "add one (ALTER TABLE public.nokey ADD PRIMARY KEY …) or leave the table out"}, {Table: "public.t", Paused: "permission denied"}}}}
+	if n := keyless.Notices(); n[0].Command != "" || n[1].Command != "trickle check" {
+		t.Errorf("what mends a table without a key: %+v", n)
+	}
+	edited := trouble(t)
+	edited.InForce.Since = time.Date(2026, 1, 2, 9, 8, 0, 0, time.UTC)
+	if all, err := sections(edited); err != nil || !strings.Contains(fmt.Sprint(all), "the one of 2026-01-02 09:08:00 UTC stays in force") || !strings.Contains(fmt.Sprint(all), "the sum of the tables’ bounds") {
+		t.Errorf("it is not told which policy is in force, or whose bounds: %v", err)
+	}
 	alone := quiet(t)
 	alone.Replica.Tables[0].Reported.Mismatched = 80
 	if all, err := sections(alone); err != nil || !strings.Contains(fmt.Sprint(all), "trickle-consumer drift --table public.order_items --policy policy.yaml") || !strings.Contains(fmt.Sprint(all), "<dt>left alone</dt><dd>80</dd>") {

@@ -74,7 +74,7 @@ type Notice struct {
 func (s State) Notices() []Notice {
 	var stops, waits, notes []Notice
 	if s.InForce.Refused != "" {
-		waits = append(waits, Notice{"wait", "An edit of the policy is refused; the one from before stays in force", s.InForce.Refused, s.InForce.RefusedAt, "trickle policy validate " + s.file()})
+		waits = append(waits, Notice{"wait", "An edit of the policy is refused; the one of " + utc(s.InForce.Since) + " stays in force", s.InForce.Refused, s.InForce.RefusedAt, "trickle policy validate " + s.file()})
 	}
 	if r := s.Replica; r != nil {
 		if r.Brake.On {
@@ -112,7 +112,7 @@ func (s State) Notices() []Notice {
 	if c := s.Scan; c != nil {
 		for _, t := range c.Tables {
 			if t.Paused != "" {
-				stops = append(stops, Notice{"stop", t.Table + " is paused: it is not scanned", t.Paused, nil, s.command("trickle check")})
+				stops = append(stops, Notice{"stop", t.Table + " is paused: it is not scanned", t.Paused, nil, s.looks(t.Paused)})
 			}
 		}
 		if b := c.Baseline; b != nil && !b.Valid {
@@ -144,6 +144,14 @@ func (s State) restore() *Notice {
 		n.What, n.Why, n.Command = "A restore has stopped", cmp.Or(r.Stopped, r.State)+": "+r.Failure, s.command("trickle-consumer restore --play-forward")
 	}
 	return &n
+}
+
+// looks is the command for a table that can't be scanned; empty where the reason has what mends it.
+func (s State) looks(reason string) string {
+	if strings.Contains(reason, "ALTER TABLE ") {
+		return ""
+	}
+	return s.command("trickle check")
 }
 
 // mends finds the command in a reason that names one.

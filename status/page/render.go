@@ -257,10 +257,10 @@ func figures(m model) (out []figure) {
 			}
 			looked, all, atMost = looked+float64(t.Estimate.Looked), all+float64(t.Estimate.Rows), atMost+float64(t.Estimate.AtMost)
 		}
-		covered := figure{Name: "verified", Value: percent(coverage(r.Tables)), Detail: fmt.Sprintf("of %s, within this cycle or the last", rows(int64(all)))}
+		covered := figure{Name: "verified", Value: percent(coverage(r.Tables)), Detail: fmt.Sprintf("of about %s, within this cycle or the last", rows(int64(all)))}
 		bound := figure{Name: "drifted now", Value: "unknown", Detail: "not every table has been looked at yet"}
 		if known {
-			bound = figure{Name: "drifted now", Value: "≤ " + number(int64(atMost)), Unit: unit(int64(atMost), "row", "rows"), Detail: "at most, 95 % confidence for each table"}
+			bound = figure{Name: "drifted now", Value: "≤ " + number(int64(atMost)), Unit: unit(int64(atMost), "row", "rows"), Detail: "the sum of the tables’ bounds, 95 % confidence for each"}
 		}
 		found := figure{Name: "corrected", Value: number(int64(corrected)), Unit: unit(int64(corrected), "row", "rows"), Detail: suspected(suspects)}
 		if r.Unconfirmed > 0 {
