@@ -21,6 +21,9 @@ type started struct {
 
 // serve opens the status port, starts, and runs what was started until the context ends or a part fails for good. Probes are answered from the beginning.
 func (s Settings) serve(ctx context.Context, start func(context.Context, *stack) (started, error)) error {
+	if _, _, err := s.readPolicy(); err != nil { // said before anything of the machine's is
+		return err
+	}
 	monitor := pulse.New(pulse.Bound)
 	defer context.AfterFunc(ctx, monitor.Ending)()
 	ctx = monitor.In(ctx)
