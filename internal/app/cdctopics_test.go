@@ -21,7 +21,7 @@ func TestCDCTopics(t *testing.T) {
 			"with the heartbeat", "resync: {debezium: {topic_prefix: shop}}\ngate: {heartbeat: {in_commit_order: true}}",
 			[]string{"shop.public.Order_Items", "shop.public.orders", "shop.trickle.heartbeat"},
 		},
-		{"named", "baseline: {topics: [cdc.all, 'x.*']}\nresync: {debezium: {topic_prefix: shop}}", []string{"cdc.all", "x.*"}},
+		{"named", "baseline: {url: 'mem://', topics: [cdc.all, 'x.*']}\nresync: {debezium: {topic_prefix: shop}}", []string{"cdc.all", "x.*"}},
 		{"unknown", "", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -45,7 +45,9 @@ func Main(root *cobra.Command) int {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", plainly(err), c.CommandPath())
 	})
+	f, _ := root.Context().Value(flagsKey{}).(*Flags) // those that Register gave it
 	err := root.ExecuteContext(ctx)
+	f.flush()
 	switch {
 	case err == nil:
 		return 0
@@ -128,10 +130,25 @@ type Flags struct {
 	level    string
 	logs     string
 	brokers  []string
+	logged   []*logs.Handler
+}
+
+// flagsKey is under which a root command's context has its flags.
+type flagsKey struct{}
+
+// flush writes what the logs still count.
+func (f *Flags) flush() {
+	if f == nil {
+		return
+	}
+	for _, h := range f.logged {
+		_ = h.Flush() // whoever can't be written to can't be told either
+	}
 }
 
 // Register adds the flags to a root command; each of its subcommands then takes them.
 func (f *Flags) Register(root *cobra.Command) {
+	root.SetContext(context.WithValue(context.Background(), flagsKey{}, f))
 	p := root.PersistentFlags()
 	p.StringVar(&f.format, "format", "text", "output: text or json")
 	p.StringVar(&f.level, "log-level", "info", "debug, info, warn or error")
@@ -250,7 +267,7 @@ func (f *Flags) logTo(w io.Writer, level slog.Level) (slog.Handler, error) {
 		return nil, fmt.Errorf("--log-format %q: use text, json or auto", f.logs)
 	}
 	h := logs.New(w, form, level)
-	cobra.OnFinalize(func() { _ = h.Flush() })
+	f.logged = append(f.logged, h)
 	return h, nil
 }
 

@@ -305,11 +305,10 @@ func TestTwoInstancesSignalOnce(t *testing.T) {
 	c.start()
 	p.spoil()
 	p.request(full())
-	first := p.run()
-	p.wire()
-	second := p.run()
-	defer first()
-	defer second()
+	first := p.resync
+	p.wire() // another instance, before either works
+	defer p.start(first)()
+	defer p.start(p.resync)()
 	p.walk()
 	p.identical()
 	if signals, served := c.counts(); signals != 1 || served != 1 {

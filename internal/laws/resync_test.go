@@ -11,6 +11,7 @@ import (
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/resync"
 )
 
 const resyncPolicy = `
@@ -49,10 +50,12 @@ func (p *pair) walk() {
 }
 
 // run starts whatever works on resyncs, and returns what ends it at once.
-func (p *pair) run() (kill func()) {
+func (p *pair) run() (kill func()) { return p.start(p.resync) }
+
+func (p *pair) start(r *resync.Runner) (kill func()) {
 	ctx, cancel := context.WithCancel(p.t.Context())
 	var wg sync.WaitGroup
-	for _, part := range []func(context.Context) error{p.resync.Run, p.resync.Listen} {
+	for _, part := range []func(context.Context) error{r.Run, r.Listen} {
 		wg.Go(func() {
 			if err := part(ctx); err != nil {
 				p.t.Error(err)
