@@ -92,7 +92,7 @@ func TestALostSnapshotIsAskedForAgain(t *testing.T) {
 	for _, what := range []string{lose, vanish, abort, fail} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t, within("1s", "1s"), 300)
+			p := newPair(t, within("5s", "5s"), 300) // a machine with much to do may keep a connector silent for longer than a second
 			c := newConnector(t, p, first(2, what))
 			c.start()
 			p.spoil()
