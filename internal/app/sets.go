@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/trickle-verify/trickle/baseline"
@@ -206,6 +207,10 @@ func BaselineList(ctx context.Context, s Settings) ([]ListedSet, error) {
 		return nil, err
 	}
 	store, err := s.openSets(ctx, &st, s.view(p))
+	if errors.Is(err, fs.ErrNotExist) {
+		s.Log.Warn("there are no sets", "err", err)
+		return []ListedSet{}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
