@@ -43,9 +43,14 @@ func sights() []sight {
 }
 
 // watch looks at the page through the whole demo and takes its pictures, if they are asked for.
-func watch(tab *browser.Tab, address <-chan string, seen chan<- string) error {
+func watch(tab *browser.Tab, address <-chan string, seen chan<- string, over <-chan struct{}) error {
 	defer close(seen)
-	url := <-address
+	var url string
+	select {
+	case url = <-address:
+	case <-over:
+		return errUnseen
+	}
 	if err := tab.Try(chromedp.EmulateViewport(1180, 900), chromedp.Navigate(url)); err != nil {
 		return err
 	}
@@ -53,6 +58,11 @@ func watch(tab *browser.Tab, address <-chan string, seen chan<- string) error {
 		// While the page is loaded anew there is nothing to look at.
 		is, last := false, error(nil)
 		for deadline := time.Now().Add(4 * time.Minute); !is; time.Sleep(20 * time.Millisecond) {
+			select {
+			case <-over: // with the demo's end the page is gone
+				return fmt.Errorf("the page never showed %s: %w", s.name, errUnseen)
+			default:
+			}
 			if last = tab.Try(chromedp.Evaluate("Boolean("+s.when+")", &is)); time.Now().After(deadline) {
 				return fmt.Errorf("the page never showed %s: %w", s.name, cmp.Or(last, errUnseen))
 			}
