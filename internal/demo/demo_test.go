@@ -100,8 +100,7 @@ func TestWholeDemo(t *testing.T) {
 	for len(seen) > 0 {
 		shown = append(shown, <-seen)
 	}
-	// The demo ends with the full resync, so its page may be gone before it shows that all is well again.
-	if len(shown) < len(sights())-1 {
+	if len(shown) < len(sights()) {
 		t.Errorf("of the whole demo the page showed no more than %v: %v; in the end it says %q", shown, why, browser.Eval[string](tab, `document.body.innerText`))
 	}
 	for _, f := range tab.Faults() {

@@ -228,6 +228,11 @@ func (s *story) prove(ctx context.Context) error {
 			s.result.differences = append(s.result.differences, fmt.Sprintf("%d rows of %s (%s …)", n, c.Table, c.Examples[0]))
 		}
 	}
+	if s.options.Listen != "" {
+		if err := sleep(ctx, lastLook); err != nil {
+			return err
+		}
+	}
 	s.stopRunning()
 	last, err := s.watcher.sample(ctx)
 	if err != nil {
@@ -239,6 +244,9 @@ func (s *story) prove(ctx context.Context) error {
 	s.result.Resyncs, s.result.SourceWrites = last.Resyncs, last.Writes
 	return nil
 }
+
+// lastLook is how long the page stays after the end, so that whoever watches it sees the end too.
+const lastLook = 5 * time.Second
 
 func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
