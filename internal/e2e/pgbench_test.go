@@ -62,7 +62,7 @@ SELECT 'mismatched', 'public.pgbench_tellers', '{"tid": 4}' UNION ALL
 SELECT 'mismatched', 'public.pgbench_branches', '{"bid": 1}'`
 )
 
-// Two real servers, Postgres's own logical replication, 800 transactions of pgbench a second, or as many as the machine has room for: nothing is corrected that is not wrong, and all that is.
+// Two real servers, Postgres's own logical replication, pgbench at full speed: nothing is corrected that is not wrong, and all that is.
 func TestPgbench(t *testing.T) {
 	t.Parallel()
 	source, replica := pgtest.Server(t, testbed.Options{}), pgtest.Server(t, testbed.Options{})
@@ -81,7 +81,7 @@ func TestPgbench(t *testing.T) {
 	})
 
 	policy := writeFile(t, "policy.yaml", benchPolicy)
-	writer := start(t, bench("-n", "-c", "4", "-j", "2", "-R", "800", "-T", "600", src.dsn))
+	writer := start(t, bench("-n", "-c", "4", "-j", "2", "-T", "600", src.dsn))
 	began := time.Now()
 	main := start(t, trickle("run", "--policy", policy, "--source", src.dsn, "--replica", dst.dsn, "--listen", "", "--cursor-file", filepath.Join(t.TempDir(), "cursors.json")))
 	await(t, patience, "a minute has passed", func() bool {
