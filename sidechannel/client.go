@@ -162,15 +162,6 @@ func isReply(env *tricklepb.Envelope) bool {
 	return false
 }
 
-func isRequest(env *tricklepb.Envelope) bool {
-	switch env.GetBody().(type) {
-	case *tricklepb.Envelope_HelloRequest, *tricklepb.Envelope_KeyDigestsRequest, *tricklepb.Envelope_RefetchRequest,
-		*tricklepb.Envelope_CopyRequest, *tricklepb.Envelope_BoundariesRequest, *tricklepb.Envelope_PathRequest:
-		return true
-	}
-	return false
-}
-
 // subject is what a request is about, for errors.
 func subject(env *tricklepb.Envelope) string { return cmp.Or(env.GetTable(), "the replication slot") }
 

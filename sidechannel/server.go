@@ -204,7 +204,7 @@ func (s *Server) read(r transport.Record) (*tricklepb.Envelope, error) {
 	switch {
 	case request.GetPipeline() != s.options.Pipeline:
 		return nil, fmt.Errorf("%w: it belongs to pipeline %q", message.ErrMalformed, request.GetPipeline())
-	case !isRequest(request):
+	case message.RequestName(request) == "":
 		return nil, fmt.Errorf("%w: %T is no request", message.ErrMalformed, request.GetBody())
 	case request.GetId() == "":
 		return nil, fmt.Errorf("%w: it has no id", message.ErrMalformed)
@@ -222,7 +222,7 @@ func (s *Server) answer(ctx context.Context, request *tricklepb.Envelope, header
 	if s.options.Spans.On() && len(headers) > 0 {
 		defer func() {
 			s.options.Spans.Answered(ctx, headers, tracing.Answered{
-				ID: request.GetId(), Request: asks(request), Table: request.GetTable(), Took: tracing.Since(began), LSN: reply.GetLsn(),
+				ID: request.GetId(), Request: message.RequestName(request), Table: request.GetTable(), Took: tracing.Since(began), LSN: reply.GetLsn(),
 			})
 		}()
 	}
@@ -269,25 +269,6 @@ func (s *Server) send(ctx context.Context, request, reply *tricklepb.Envelope, h
 		return fmt.Errorf("%w: %w", errUnencodable, err)
 	}
 	return s.bus.Send(bounded, transport.Record{Topic: topic, Key: []byte(reply.GetId()), Value: value, Headers: tracing.Echo(headers)})
-}
-
-// asks names what a request asks for.
-func asks(request *tricklepb.Envelope) string {
-	switch request.GetBody().(type) {
-	case *tricklepb.Envelope_HelloRequest:
-		return "hello"
-	case *tricklepb.Envelope_KeyDigestsRequest:
-		return "key digests"
-	case *tricklepb.Envelope_RefetchRequest:
-		return "refetch"
-	case *tricklepb.Envelope_CopyRequest:
-		return "copy"
-	case *tricklepb.Envelope_BoundariesRequest:
-		return "boundaries"
-	case *tricklepb.Envelope_PathRequest:
-		return "path"
-	}
-	return ""
 }
 
 func (s *Server) forgetOld() {

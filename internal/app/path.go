@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -29,26 +30,6 @@ func measuredAnswers(meter metric.Meter) measure.Recorder {
 		"came of it (`answered`, `unstable`, `unfenced`, `unknown_table`, `refused`, `failed`).", "request", "result")
 }
 
-// asked names what a request asks for.
-func asked(req *tricklepb.Envelope) string {
-	switch req.GetBody().(type) {
-	case *tricklepb.Envelope_HelloRequest:
-		return "hello"
-	case *tricklepb.Envelope_KeyDigestsRequest:
-		return "key_digests"
-	case *tricklepb.Envelope_RefetchRequest:
-		return "refetch"
-	case *tricklepb.Envelope_CopyRequest:
-		return "copy"
-	case *tricklepb.Envelope_BoundariesRequest:
-		return "boundaries"
-	case *tricklepb.Envelope_PathRequest:
-		return "path"
-	default:
-		return "other"
-	}
-}
-
 // came names what came of it.
 func came(reply *tricklepb.Envelope) string {
 	refusal := reply.GetErrorReply()
@@ -66,7 +47,7 @@ func came(reply *tricklepb.Envelope) string {
 func (a answers) Answer(ctx context.Context, req *tricklepb.Envelope) *tricklepb.Envelope {
 	began := time.Now()
 	reply := a.answer(ctx, req)
-	a.took.Record(ctx, time.Since(began).Seconds(), asked(req), came(reply))
+	a.took.Record(ctx, time.Since(began).Seconds(), cmp.Or(message.RequestName(req), "other"), came(reply))
 	return reply
 }
 
