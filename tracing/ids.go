@@ -39,8 +39,22 @@ func withIDs(ctx context.Context, id trace.TraceID, span trace.SpanID) context.C
 	return context.WithValue(ctx, idsKey{}, ids{id, span})
 }
 
-// IDs are those that the next span shall bear, for the generator of a provider; ok is false where it has none to bear.
-func IDs(ctx context.Context) (id trace.TraceID, span trace.SpanID, ok bool) {
-	set, ok := ctx.Value(idsKey{}).(ids)
-	return set.trace, set.span, ok
+// Generator gives spans the ids that this package wants them to bear, and others any. A provider of spans has to have it as its generator, or the pieces of a trace that
+// several processes make do not fit together.
+type Generator struct{}
+
+// NewIDs is for roots.
+func (Generator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
+	wanted, ok := ctx.Value(idsKey{}).(ids)
+	if !ok {
+		_, _ = rand.Read(wanted.trace[:]) // it never fails
+		_, _ = rand.Read(wanted.span[:])
+	}
+	return wanted.trace, wanted.span
+}
+
+// NewSpanID is for what hangs from something.
+func (g Generator) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID {
+	_, span := g.NewIDs(ctx)
+	return span
 }

@@ -2,7 +2,6 @@ package tracing_test
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,23 +22,6 @@ import (
 	"github.com/trickle-verify/trickle/transport"
 )
 
-// generator is telemetry's.
-type generator struct{}
-
-func (generator) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
-	id, span, ok := tracing.IDs(ctx)
-	if !ok {
-		_, _ = rand.Read(id[:])
-		_, _ = rand.Read(span[:])
-	}
-	return id, span
-}
-
-func (g generator) NewSpanID(ctx context.Context, _ trace.TraceID) trace.SpanID {
-	_, span := g.NewIDs(ctx)
-	return span
-}
-
 // process is one that makes spans; they are there at once.
 type process struct {
 	*tracing.Spans
@@ -49,7 +31,7 @@ type process struct {
 func newProcess(t *testing.T) process {
 	t.Helper()
 	made := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(made), sdktrace.WithIDGenerator(generator{}))
+	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(made), sdktrace.WithIDGenerator(tracing.Generator{}))
 	t.Cleanup(func() { _ = provider.Shutdown(context.WithoutCancel(t.Context())) })
 	return process{tracing.New(provider.Tracer("test")), made}
 }
