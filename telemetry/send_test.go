@@ -1,18 +1,17 @@
 package telemetry_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/trickle-verify/trickle/internal/testbed/otlp"
+	"github.com/trickle-verify/trickle/internal/testbed/output"
 	"github.com/trickle-verify/trickle/telemetry"
 	"github.com/trickle-verify/trickle/tracing"
 )
@@ -52,7 +51,7 @@ func TestMalformedResourceAttributes(t *testing.T) {
 	t.Setenv("OTEL_METRICS_EXPORTER", "none")
 	for _, attributes := range []string{"a=b,", "a=x,y", "%zz=1", "="} {
 		t.Setenv("OTEL_RESOURCE_ATTRIBUTES", attributes)
-		var log output
+		var log output.Buffer
 		tell, err := telemetry.Start(t.Context(), telemetry.Options{Service: attributes, Pipeline: "orders", Log: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
@@ -72,29 +71,11 @@ func TestMalformedResourceAttributes(t *testing.T) {
 	}
 }
 
-// output is a log that may still be written to.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // A receiver that is away holds up nobody for longer than Close may take, and the log says so.
 func TestAReceiverThatIsAway(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:1/v1/traces")
 	t.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "1000")
-	var log output
+	var log output.Buffer
 	tell, err := telemetry.Start(t.Context(), telemetry.Options{Service: "trickle", Pipeline: "orders", Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)

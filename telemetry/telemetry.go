@@ -25,6 +25,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/trickle-verify/trickle/tracing"
 )
 
 // scope is what instruments and spans are said to come from.
@@ -87,7 +89,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	}
 	t.metrics = sdkmetric.NewMeterProvider(options...)
 	if spans != nil {
-		t.traces = sdktrace.NewTracerProvider(sdktrace.WithBatcher(spans, batching()...), sdktrace.WithResource(about), sdktrace.WithIDGenerator(generator{}))
+		t.traces = sdktrace.NewTracerProvider(sdktrace.WithBatcher(spans, batching()...), sdktrace.WithResource(about), sdktrace.WithIDGenerator(tracing.Generator{}))
 	}
 	return t, nil
 }

@@ -3,11 +3,11 @@ package docs
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/trickle-verify/trickle/internal/testbed/commands"
 )
 
 // binaries is the environment variable that tells the tests where TestMain put the commands.
@@ -25,18 +25,12 @@ type runner struct{ m *testing.M }
 
 // Run builds both commands, once, and removes them after the tests.
 func (r runner) Run() int {
-	dir, err := os.MkdirTemp("", "trickle-docs-")
+	dir, err := commands.Build("../..", "-ldflags=-s -w")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "folder for the commands:", err)
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+string(filepath.Separator), "../../cmd/...")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "building the commands:", err)
-		return 1
-	}
 	if err := os.Setenv(binaries, dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

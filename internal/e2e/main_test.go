@@ -4,11 +4,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/trickle-verify/trickle/internal/testbed/commands"
 )
 
 // binaries is the environment variable that tells the tests where TestMain put the commands.
@@ -24,22 +24,16 @@ type runner struct{ m *testing.M }
 
 // Run builds both commands, with the race detector unless plain is set, once, and removes them after the tests.
 func (r runner) Run() int {
-	dir, err := os.MkdirTemp("", "trickle-e2e-")
+	flags := []string{"-race"}
+	if os.Getenv(plain) != "" {
+		flags = nil
+	}
+	dir, err := commands.Build("../..", flags...)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "folder for the commands:", err)
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	args := []string{"build", "-o", dir + string(filepath.Separator)}
-	if os.Getenv(plain) == "" {
-		args = append(args, "-race")
-	}
-	build := exec.Command("go", append(args, "../../cmd/...")...)
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "building the commands:", err)
-		return 1
-	}
 	if err := os.Setenv(binaries, dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

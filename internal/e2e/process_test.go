@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,11 +9,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/trickle-verify/trickle/internal/testbed/output"
 	"github.com/trickle-verify/trickle/ledger"
 )
 
@@ -47,29 +46,11 @@ func trickleConsumer(args ...string) command {
 	return command{program: filepath.Join(os.Getenv(binaries), "trickle-consumer"), args: args}
 }
 
-// output collects what a process writes.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // process is a command that runs.
 type process struct {
 	name           string
 	cmd            *exec.Cmd
-	stdout, stderr output
+	stdout, stderr output.Buffer
 	done           chan struct{} // closed when it has ended and was reaped
 }
 

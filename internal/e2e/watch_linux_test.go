@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/trickle-verify/trickle/internal/testbed"
+	"github.com/trickle-verify/trickle/internal/testbed/output"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
 	"github.com/trickle-verify/trickle/ledger"
 )
@@ -22,7 +23,7 @@ import (
 // terminal is a real one of 80 by 24, of which the test has the other end.
 type terminal struct {
 	own, theirs *os.File
-	shown       output
+	shown       output.Buffer
 	reading     sync.WaitGroup
 }
 

@@ -1,7 +1,6 @@
 package logs_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,38 +10,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/trickle-verify/trickle/internal/testbed/output"
 	"github.com/trickle-verify/trickle/telemetry/logs"
 )
-
-// kept is what was written, for several goroutines.
-type kept struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (k *kept) Write(p []byte) (int, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.b.Write(p)
-}
-
-func (k *kept) String() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.b.String()
-}
-
-func (k *kept) Reset() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.b.Reset()
-}
 
 // However many mismatches there are: they are a few lines, and then one a second, which tell how many they were.
 func TestAFloodIsOneLineASecond(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var out kept
+		var out output.Buffer
 		h := logs.New(&out, logs.JSON, slog.LevelInfo)
 		log := slog.New(h)
 		const seconds, each = 5, 20_000
@@ -89,7 +65,7 @@ func TestAFloodIsOneLineASecond(t *testing.T) {
 // Who asks for debug wants every line.
 func TestDebugIsNotFolded(t *testing.T) {
 	t.Parallel()
-	var out kept
+	var out output.Buffer
 	h := logs.New(&out, logs.Text, slog.LevelDebug)
 	for range 50 {
 		slog.New(h).Debug("a range differs")
@@ -103,7 +79,7 @@ func TestDebugIsNotFolded(t *testing.T) {
 func TestWhatGoesOnIsALineInTenSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var out kept
+		var out output.Buffer
 		log := slog.New(logs.New(&out, logs.JSON, slog.LevelInfo))
 		for range 3 * 3600 {
 			log.Warn("the replica is away")
@@ -122,7 +98,7 @@ func TestWhatGoesOnIsALineInTenSeconds(t *testing.T) {
 func TestFlush(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var out kept
+		var out output.Buffer
 		h := logs.New(&out, logs.Text, slog.LevelInfo)
 		log := slog.New(h)
 		for i := range 11 {
@@ -149,7 +125,7 @@ func TestFlush(t *testing.T) {
 // Nothing is lost and nothing is torn where many write at the same time.
 func TestManyWriters(t *testing.T) {
 	t.Parallel()
-	var out kept
+	var out output.Buffer
 	h := logs.New(&out, logs.JSON, slog.LevelInfo)
 	var all sync.WaitGroup
 	for i := range 8 {
