@@ -47,6 +47,10 @@ func explainConnect(err error, c *pgx.ConnConfig, o Options) error {
 	}
 	var dial *net.OpError
 	if errors.As(err, &dial) {
+		if dial.Op != "dial" && c.TLSConfig != nil && len(c.TLSConfig.Certificates) > 0 {
+			// With TLS 1.3 a certificate is refused after the handshake, and a server that is gone by then has its alert lost on the way.
+			return fmt.Errorf("%s ends the connection: %w; its log tells why: check sslcert and sslkey in %s if it refuses the certificate", where, dial, o.Setting)
+		}
 		return fmt.Errorf("%s can't be reached: %w; check host and port in %s", where, dial, o.Setting)
 	}
 	var name *net.DNSError

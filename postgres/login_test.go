@@ -2,11 +2,14 @@ package postgres_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -140,6 +143,52 @@ func TestConnectingOverTLS(t *testing.T) {
 				t.Errorf("more than a line, or a password: %s", text)
 			}
 		})
+	}
+}
+
+// With TLS 1.3 a server refuses a client's certificate after the client thinks that all went well, and may be gone before its reason is read.
+func TestACertificateRefusedWithoutAWord(t *testing.T) {
+	t.Parallel()
+	ca := pki.New(t, "ca")
+	listener, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := ca.Server(t, ca.Issue(t, pki.Request{Name: "server", Hosts: []string{"localhost"}}))
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			sslRequest := make([]byte, 8)
+			if _, err := io.ReadFull(c, sslRequest); err == nil {
+				_, _ = c.Write([]byte("S"))
+				_ = tls.Server(c, settings).HandshakeContext(t.Context())
+			}
+			_ = c.(*net.TCPConn).SetLinger(0) // a reset, which overtakes all that was sent
+			_ = c.Close()
+		}
+	})
+	t.Cleanup(func() { _ = listener.Close(); wait.Wait() })
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := ca.Issue(t, pki.Request{Name: "shop"})
+	dsn := "host=localhost port=" + port + " dbname=postgres user=shop sslmode=verify-full sslrootcert=" + ca.File
+	for name, c := range map[string]struct{ dsn, want string }{
+		"with a certificate":    {dsn + " sslcert=" + pair.CertFile + " sslkey=" + pair.KeyFile, "check sslcert and sslkey in --source"},
+		"without a certificate": {dsn, "check host and port in --source"},
+	} {
+		pool, err := postgres.Open(t.Context(), c.dsn, postgres.Options{Role: "source", Setting: "--source"})
+		if err == nil {
+			pool.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want %q in it", name, err, c.want)
+		}
 	}
 }
 
