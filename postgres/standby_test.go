@@ -184,16 +184,17 @@ func refetchWaitsForTheStandbyToReplay(t *testing.T, major int) {
 	if rows, _, err := from(t, source, l, brief, "1"); !errors.Is(err, postgres.ErrUnstable) || !strings.Contains(err.Error(), "the standby has replayed 0/") {
 		t.Errorf("behind: %+v, %v", rows, err)
 	}
-	// What began while it was behind is answered as soon as it has caught up.
+	// What began while it was behind is answered as soon as it has caught up. Its pool is its own, so that what it has asked of the primary stays to be seen there.
+	asking := postgres.NewStandbySource(s.here, open(t, s.primary.DSN("shop")+"&application_name=asking"))
 	caught := make(chan error, 1)
 	go func() {
-		rows, _, err := from(t, source, l, patience, "1")
+		rows, _, err := from(t, asking, l, patience, "1")
 		if err == nil && string(rows[0].Values[1]) != "new" {
 			err = fmt.Errorf("read %s", rows[0].Values[1])
 		}
 		caught <- err
 	}()
-	eventually(t, s.there, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_current_wal_flush_lsn%' AND pid <> pg_backend_pid())`)
+	eventually(t, s.there, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'asking' AND query LIKE '%pg_current_wal_flush_lsn%')`)
 	exec(t, s.here, `SELECT pg_wal_replay_resume()`)
 	if err := <-caught; err != nil {
 		t.Errorf("caught up: %v", err)
