@@ -49,6 +49,7 @@ const (
 	manyEvents = 5000
 	manyBytes  = 16 << 20
 	patience   = 15 * time.Second
+	farthest   = 16                     // times as much, where events need each other
 	pause      = 250 * time.Millisecond // between two rounds where the first found nothing
 )
 
@@ -86,6 +87,7 @@ type Applier struct {
 	said    map[string]bool // warnings
 	done    Progress
 	stuck   *stuck
+	reach   int // how many times as much as usual a batch may take, since its events need each other
 }
 
 // Open takes the replica for a pipeline and reads how far it was played. It fails with a *BusyError where somebody else has it. The pool gives up one connection until Close.
@@ -97,7 +99,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool, o Options) (*Applier, error) 
 	}
 	a := &Applier{
 		options: o, conn: conn, decoder: debezium.NewDecoder(o.Events), lanes: map[transport.Partition]*lane{}, topics: map[string]string{}, tables: map[string]*target{},
-		state: map[string]*tableState{}, said: map[string]bool{},
+		state: map[string]*tableState{}, said: map[string]bool{}, reach: 1,
 	}
 	if err := a.lock(ctx); err != nil {
 		conn.Release()

@@ -22,42 +22,56 @@ type stuck struct {
 
 const passingTries = 5
 
-// apply writes a batch and the read point behind it. waits tells that an event in it has to wait for what another round may bring; it and all behind it are kept.
-func (a *Applier) apply(ctx context.Context, b *batch) (waits bool, err error) {
+// outcome is what became of a batch. An event that waits, and all behind it, are kept.
+type outcome int
+
+const (
+	whole   outcome = iota
+	short           // one waits for what may be behind the batch
+	waiting         // one waits for what another round may bring
+)
+
+// apply writes a batch and the read point behind it.
+func (a *Applier) apply(ctx context.Context, b *batch) (outcome, error) {
 	if len(b.events) == 0 && !a.unsaved() {
-		return false, nil
+		return whole, nil
 	}
-	var applied int
+	var n int
+	var err error
 	var refused *RowError
 	for try := 1; ; try++ {
 		clear(b.state)
 		err = pgx.BeginTxFunc(ctx, a.conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
-			applied, refused = 0, nil
-			if err := a.write(ctx, tx, b, &applied); err != nil && !errors.As(err, &refused) {
+			n, refused = 0, nil
+			if err := a.write(ctx, tx, b, &n); err != nil && !errors.As(err, &refused) {
 				return err
 			}
-			return a.save(ctx, tx, b, applied)
+			return a.save(ctx, tx, b, n)
 		})
 		if err == nil || !postgres.Passing(err) || postgres.Broken(err) || try == passingTries {
 			break
 		}
 	}
 	if err != nil {
-		return false, fmt.Errorf("applying events to the replica: %w", err)
+		return whole, fmt.Errorf("applying events to the replica: %w", err)
 	}
-	a.settle(ctx, b, applied)
+	a.settle(ctx, b, n)
 	if refused == nil {
-		a.stuck = nil
-		return false, nil
+		a.stuck, a.reach = nil, 1
+		return whole, nil
 	}
-	first := b.events[applied]
+	first := b.events[n]
 	if a.stuck == nil || a.stuck.lane != first.lane || a.stuck.offset != first.offset {
 		a.stuck = &stuck{first.lane, first.offset, time.Now()}
 	}
-	if !refused.waits() || time.Since(a.stuck.since) > a.options.Patience {
-		return false, refused
+	switch {
+	case refused.waits() && b.cut && a.reach < farthest:
+		a.reach *= 2 // a transaction may be larger than a batch
+		return short, nil
+	case !refused.waits() || time.Since(a.stuck.since) > a.options.Patience:
+		return whole, refused
 	}
-	return true, nil
+	return waiting, nil
 }
 
 // unsaved tells whether partitions were read further than is saved.
@@ -176,8 +190,29 @@ func hopeless(ctx context.Context, err error) bool {
 	return ctx.Err() != nil || postgres.Broken(err) || postgres.Passing(err)
 }
 
-// attempt applies events whole or not at all.
+// attempt applies events whole or not at all. Where one row has what another wants, the rows of that table are written anew.
 func (a *Applier) attempt(ctx context.Context, c *pgconn.PgConn, b *batch, events []event) error {
+	var first error
+	room := map[*target]bool{}
+	for {
+		err := a.once(ctx, c, &writer{a: a, c: c, b: b, pending: map[*target]*rowsOf{}, truncated: map[*target]bool{}, room: room}, events)
+		if err == nil || hopeless(ctx, err) {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+		var is *takenError
+		if len(events) == 1 || !errors.As(err, &is) || room[is.table] || !a.anew(is.table) {
+			return first
+		}
+		room[is.table] = true
+	}
+}
+
+// once is one attempt.
+func (a *Applier) once(ctx context.Context, c *pgconn.PgConn, w *writer, events []event) error {
+	b := w.b
 	before := maps.Clone(b.state)
 	for name, s := range before {
 		copied := *s
@@ -186,7 +221,6 @@ func (a *Applier) attempt(ctx context.Context, c *pgconn.PgConn, b *batch, event
 	if err := c.Exec(ctx, "SAVEPOINT attempt; SET CONSTRAINTS ALL DEFERRED").Close(); err != nil {
 		return err
 	}
-	w := &writer{a: a, c: c, b: b, pending: map[*target]*rowsOf{}, truncated: map[*target]bool{}}
 	err := w.run(ctx, events)
 	if err == nil {
 		err = c.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE").Close()

@@ -13,6 +13,7 @@ import (
 type batch struct {
 	events []event
 	bytes  int
+	cut    bool                   // more could have been taken in
 	state  map[string]*tableState // of the tables that were applied
 }
 

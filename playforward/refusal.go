@@ -24,6 +24,8 @@ type RowError struct {
 	Offset    int64
 	Column    string // that is at fault, where that is known
 	Err       error
+
+	acting string // why rows could not be written anew
 }
 
 func (e *RowError) Error() string {
@@ -51,7 +53,10 @@ func (e *RowError) reason() string {
 	case server.Code == "23503":
 		return fmt.Sprintf("foreign key %s of the replica refuses it (%s): see that the table it refers to is played as well, or drop it until the replica has caught up, or set detect.session_replication_role: replica%s",
 			server.ConstraintName, server.Code, again)
-	case server.Code == "23505":
+	case (server.Code == "23505" || server.Code == "23P01") && e.acting != "":
+		return fmt.Sprintf("another row of the replica has what %s wants to be unique (%s), and rows that hand it on can't be written anew, as foreign key %s acts on rows of others then (ON DELETE): "+
+			"drop either until the replica has caught up, or set detect.session_replication_role: replica%s", server.ConstraintName, server.Code, e.acting, again)
+	case server.Code == "23505" || server.Code == "23P01":
 		return fmt.Sprintf("another row of the replica has what %s wants to be unique (%s): drop it until the replica has caught up%s", server.ConstraintName, server.Code, again)
 	case server.Code == "23502":
 		return fmt.Sprintf("column %q must not be NULL in the replica, and the event has none (%s): give it a default, or drop NOT NULL%s", server.ColumnName, server.Code, again)
@@ -89,6 +94,9 @@ func (a *Applier) refusal(ctx context.Context, c *pgconn.PgConn, e *event, err e
 		if key, err := e.table.key(row, e.by()); err == nil {
 			out.Key = a.options.Rules().Privacy.Key(key.String())
 		}
+	}
+	if !a.anew(e.table) {
+		out.acting = e.table.acting
 	}
 	if strings.HasPrefix(postgres.State(err), "22") {
 		out.Column = a.culprit(ctx, c, e)

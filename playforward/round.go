@@ -73,17 +73,17 @@ func (a *Applier) Round(ctx context.Context, log Log) (moved bool, err error) {
 			l.held = l.held[1:]
 			b.events = append(b.events, e)
 			b.bytes += e.After.Size() + e.Before.Size()
-			if len(b.events) < a.options.Batch && b.bytes < manyBytes {
+			if len(b.events) < a.reach*a.options.Batch && b.bytes < a.reach*manyBytes {
 				continue
 			}
 		}
-		waits, err := a.apply(ctx, b)
-		switch {
+		b.cut = l != nil
+		switch became, err := a.apply(ctx, b); {
 		case err != nil:
 			return false, err
-		case waits:
-			return false, nil // another round may bring what it waits for
-		case l == nil:
+		case became == waiting:
+			return false, nil
+		case became == whole && l == nil:
 			return moved, nil
 		}
 		b = newBatch()

@@ -28,6 +28,8 @@ type target struct {
 	keys        [][]string // unique, by the source's names of their columns; the best first
 	exclude     []string
 	where       string
+	all         []string // columns that the replica does not compute itself, as it calls them
+	acting      string   // a foreign key that deletes or changes rows of a table, or forbids it, when rows of this one are deleted; empty: none
 	parents     []string // tables that it refers to, as the replica calls them
 }
 
@@ -135,7 +137,11 @@ func (a *Applier) describe(ctx context.Context, t *target) error {
 	var name, schema, typ, eSchema, eType, delimiter string
 	var enum, plain, generated, always, large, wide, domain, eEnum, eDomain bool
 	var mod int
+	t.all = nil
 	_, err = pgx.ForEachRow(rows, []any{&name, &schema, &typ, &enum, &plain, &mod, &generated, &always, &large, &wide, &domain, &eSchema, &eType, &eEnum, &eDomain, &delimiter}, func() error {
+		if !generated {
+			t.all = append(t.all, name)
+		}
 		c := &column{source: name, name: name, generated: generated, always: always, large: large, operator: "OPERATOR(pg_catalog.=)"}
 		if from, ok := of[name]; ok {
 			c.source = from
@@ -202,8 +208,9 @@ func (a *Applier) describeKeys(ctx context.Context, t *target, fail func(error) 
 	err = a.conn.QueryRow(ctx, `SELECT coalesce((SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)), false),
 			EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = pg_catalog.to_regclass($1)),
 			ARRAY(SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.relname) FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class p ON p.oid = k.confrelid
-				JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace WHERE k.contype = 'f' AND k.conrelid = pg_catalog.to_regclass($1) AND k.confrelid <> k.conrelid)`, t.name.SQL()).
-		Scan(&t.partitioned, &t.referenced, &parents)
+				JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace WHERE k.contype = 'f' AND k.conrelid = pg_catalog.to_regclass($1) AND k.confrelid <> k.conrelid),
+			coalesce((SELECT k.conname || ' of ' || k.conrelid::regclass FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.confdeltype <> 'a' AND k.confrelid = pg_catalog.to_regclass($1) LIMIT 1), '')`, t.name.SQL()).
+		Scan(&t.partitioned, &t.referenced, &parents, &t.acting)
 	if err != nil {
 		return fail(err)
 	}

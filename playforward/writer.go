@@ -21,6 +21,7 @@ type writer struct {
 	b         *batch
 	pending   map[*target]*rowsOf
 	truncated map[*target]bool
+	room      map[*target]bool // whose rows are written anew
 }
 
 func (w *writer) run(ctx context.Context, events []event) error {
@@ -205,16 +206,21 @@ func (w *writer) removals(ctx context.Context, r *rowsOf) error {
 func (w *writer) settings(ctx context.Context, r *rowsOf) error {
 	state := w.a.stateOf(w.b, r.table.source.String())
 	state.incomplete += r.incomplete
+	if w.room[r.table] {
+		if err := w.makeRoom(ctx, r); err != nil {
+			return taken(r.table, err)
+		}
+	}
 	for _, group := range r.groups(patch) {
 		found, err := w.patch(ctx, r, group)
 		if err != nil {
-			return err
+			return taken(r.table, err)
 		}
 		state.incomplete += int64(len(group)) - found
 	}
 	for _, group := range r.groups(upsert) {
 		if err := w.upsert(ctx, r, group); err != nil {
-			return err
+			return taken(r.table, err)
 		}
 	}
 	return w.confine(ctx, r)
