@@ -107,22 +107,26 @@ type groupView struct {
 func (g *Gate) Run(ctx context.Context, in Inputs) error {
 	var loops errgroup.Group
 	loops.Go(func() error {
-		return loop(ctx, "asking about the replication slot", func(ctx context.Context) { g.ask(ctx, in.Publisher) })
+		return loop(ctx, "asking about the replication slot", func(ctx context.Context) bool { return g.ask(ctx, in.Publisher) })
 	})
 	loops.Go(func() error {
-		return loop(ctx, "following the sink's group", func(ctx context.Context) { g.read(ctx, in.Groups) })
+		return loop(ctx, "following the sink's group", func(ctx context.Context) bool { return g.read(ctx, in.Groups) })
 	})
 	return loops.Wait()
 }
 
-func loop(ctx context.Context, name string, once func(context.Context)) error {
+// loop turns; once tells whether there was anything to do.
+func loop(ctx context.Context, name string, once func(context.Context) bool) error {
 	ctx, end := pulse.Loop(ctx, name)
 	defer end()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		pulse.Beat(ctx)
-		once(ctx)
+		if once(ctx) {
+			pulse.Beat(ctx)
+		} else {
+			pulse.Idle(ctx)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -131,8 +135,8 @@ func loop(ctx context.Context, name string, once func(context.Context)) error {
 	}
 }
 
-// ask asks the publisher about the slot, once.
-func (g *Gate) ask(ctx context.Context, publisher Publisher) {
+// ask asks the publisher about the slot, once; false: the policy names none.
+func (g *Gate) ask(ctx context.Context, publisher Publisher) bool {
 	slot, ok := g.wants(func() string { return g.policy.Slot }, func(slot string) {
 		if g.path.slot != slot {
 			g.path = pathView{slot: slot, asked: g.parts.Now()}
@@ -140,7 +144,7 @@ func (g *Gate) ask(ctx context.Context, publisher Publisher) {
 		}
 	})
 	if !ok {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -163,13 +167,14 @@ func (g *Gate) ask(ctx context.Context, publisher Publisher) {
 		}
 		g.path.at, g.path.reason = g.parts.Now(), p.Reason
 	}
+	return true
 }
 
 // errNoKafka: without Kafka there are no consumer groups.
 var errNoKafka = errors.New("there is no Kafka in this process (trickle run --replica), so no consumer group can be followed: leave gate.group out, or run both sides over Kafka")
 
-// read reads the group, once.
-func (g *Gate) read(ctx context.Context, groups Groups) {
+// read reads the group, once; false: the policy names none.
+func (g *Gate) read(ctx context.Context, groups Groups) bool {
 	var next mark
 	var line uint32
 	name, ok := g.wants(func() string { return g.policy.Group }, func(name string) {
@@ -182,7 +187,7 @@ func (g *Gate) read(ctx context.Context, groups Groups) {
 		next.through, line = g.path.settle(next.at), g.line.highest
 	})
 	if !ok {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -194,15 +199,15 @@ func (g *Gate) read(ctx context.Context, groups Groups) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.group.name != name || errors.Is(err, context.Canceled) {
-		return
+		return true
 	}
 	g.group.at, g.group.err = g.parts.Now(), err
 	if err != nil {
-		return
+		return true
 	}
 	g.group.group = group
 	if group.Members == 0 {
-		return // nobody says which topics it reads, so there may be one that can't be seen from here
+		return true // nobody says which topics it reads, so there may be one that can't be seen from here
 	}
 	if g.line.highest != line || next.through.After(g.path.through) {
 		next.through = time.Time{} // a failover or a clock set back came in between
@@ -213,6 +218,7 @@ func (g *Gate) read(ctx context.Context, groups Groups) {
 		next.ends[p], done[p] = at.End, at.Done
 	}
 	g.marks.add(next, done)
+	return true
 }
 
 // wants reads a name out of the policy and prepares for it; false: the policy names none.

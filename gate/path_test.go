@@ -13,6 +13,7 @@ import (
 
 	"github.com/trickle-verify/trickle/gate"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // pipeline is a publisher and a Kafka that say what they are told; a record is written in each second, and the slot is confirmed and the group has committed up to
@@ -259,6 +260,34 @@ func TestSlotAndGroupBesideTheHeartbeat(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A loop is listed as long as the policy names what it follows.
+func TestLoopsOfWhatThePolicyNames(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := pulse.New(pulse.Bound)
+		g := gate.New(policy.Gate{}, gate.Parts{})
+		ctx, cancel := context.WithCancel(m.In(t.Context()))
+		done := make(chan error)
+		go func() { done <- g.Run(ctx, gate.Inputs{Publisher: flowing(g)}) }()
+		for _, c := range []struct{ slot, group, want string }{{"", "", ""}, {"cdc", "", "asking about the replication slot"}, {"", "sink", "following the sink's group"}, {"", "", ""}} {
+			g.Apply(policy.Gate{MaxLag: policy.Duration(30 * second), Slot: c.slot, Group: c.group})
+			time.Sleep(5 * second)
+			var names []string
+			for _, l := range m.State().Loops {
+				name, _, _ := strings.Cut(l, ": ")
+				names = append(names, name)
+			}
+			if got := strings.Join(names, ", "); got != c.want {
+				t.Errorf("slot %q, group %q: %s", c.slot, c.group, got)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Half of the way alone proves nothing, however well it looks.

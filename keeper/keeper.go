@@ -169,8 +169,12 @@ func (k *Keeper) Run(ctx context.Context) error {
 	ctx, end := pulse.Loop(ctx, "keeping the base-line view")
 	defer end()
 	for ctx.Err() == nil {
-		pulse.Beat(ctx)
 		k.runOnce(ctx)
+		if k.at == "" { // the policy has no base-line view
+			pulse.Idle(ctx)
+		} else {
+			pulse.Beat(ctx)
+		}
 		timer := time.NewTimer(stepEvery)
 		select {
 		case <-ctx.Done():

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/baseline"
+	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/telemetry/pulse"
 	"github.com/trickle-verify/trickle/transport"
 )
@@ -314,6 +315,27 @@ func TestAStoreThatTakesItsTime(t *testing.T) {
 		watch(time.Hour)
 		if d := w.got(); len(d.pruned) < 2 || d.closed == 0 {
 			t.Errorf("old sets were removed %d times, and the store was closed %d times", len(d.pruned), d.closed)
+		}
+		stop()
+	})
+}
+
+// While the policy has no base-line view, a keeper is none of the loops that somebody would look at.
+func TestALoopOnlyWithAView(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.monitor = pulse.New(pulse.Bound)
+		k, stop := w.keeping(t, oneTable)
+		with := parsed(t, oneTable)
+		without := *with
+		without.Baseline.URL = ""
+		for i, p := range []*policy.Policy{&without, with} {
+			k.SetPolicy(p)
+			after(time.Minute)
+			if s := w.monitor.State(); len(s.Loops) != i {
+				t.Errorf("with baseline.url %q the loops are %v", p.Baseline.URL, s.Loops)
+			}
 		}
 		stop()
 	})

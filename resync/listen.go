@@ -35,7 +35,11 @@ func (r *Runner) Listen(ctx context.Context) error {
 			r.Log.Warn("Debezium's notifications can't be followed; trying again", "err", err)
 			wait = listenAgain
 		}
-		pulse.Beat(ctx)
+		if err == nil && !wanted {
+			pulse.Idle(ctx)
+		} else {
+			pulse.Beat(ctx)
+		}
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

@@ -13,6 +13,7 @@ import (
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/gate"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/telemetry/pulse"
 )
 
 // away is a ledger in a database that is down.
@@ -43,6 +44,28 @@ func TestALedgerThatIsAway(t *testing.T) {
 		}
 		if got := log.String(); strings.Contains(got, "resync failed") || !strings.Contains(got, "looking after resyncs failed") {
 			t.Errorf("the log says %.400s", got)
+		}
+	})
+}
+
+// connected is a connector that nobody has to listen to.
+type connected struct{ Debezium }
+
+// What Debezium says is followed, and listed as a loop, where resyncs go through it.
+func TestNobodyListensUnasked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := pulse.New(pulse.Bound)
+		r := New(Parts{Debezium: connected{}, Log: slog.New(slog.DiscardHandler), Policy: func() *policy.Policy { return new(policy.Policy) }})
+		ctx, stop := context.WithTimeout(m.In(t.Context()), time.Minute)
+		defer stop()
+		time.AfterFunc(30*time.Second+lookAround/2, func() {
+			if s := m.State(); len(s.Loops) > 0 {
+				t.Errorf("loops %v", s.Loops)
+			}
+		})
+		if err := r.Listen(ctx); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -71,10 +71,12 @@ func (w *Watch) Run(ctx context.Context, wanted func() bool, log *slog.Logger) e
 	defer tick.Stop()
 	failing := false
 	for {
-		pulse.Beat(ctx)
 		var err error
 		if wanted() {
+			pulse.Beat(ctx)
 			_, err = w.tip(ctx)
+		} else {
+			pulse.Idle(ctx)
 		}
 		if ctx.Err() != nil {
 			return nil

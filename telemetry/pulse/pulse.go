@@ -33,7 +33,8 @@ type loop struct {
 	name    string
 	// What follows is guarded by the monitor's lock.
 	turned time.Time
-	away   int // how many of its calls wait for something outside
+	away   int  // how many of its calls wait for something outside
+	idle   bool // it had nothing to do when it turned last
 }
 
 // New returns a monitor of a process that starts. Its loops have to turn within the bound.
@@ -81,11 +82,17 @@ func Apart(ctx context.Context) context.Context {
 }
 
 // Beat says that the loop of this context has turned, or gets on.
-func Beat(ctx context.Context) {
+func Beat(ctx context.Context) { turn(ctx, false) }
+
+// Idle is a Beat of a loop that has nothing to do as things are, such as one for what the policy does not name: it is not listed until it beats again, and
+// still told of when it is stuck.
+func Idle(ctx context.Context) { turn(ctx, true) }
+
+func turn(ctx context.Context, idle bool) {
 	if b, ok := ctx.Value(key{}).(bearer); ok && b.loop != nil {
 		b.monitor.mu.Lock()
 		defer b.monitor.mu.Unlock()
-		b.loop.turned = time.Now()
+		b.loop.turned, b.loop.idle = time.Now(), idle
 	}
 }
 
@@ -128,7 +135,7 @@ type State struct {
 	Starting string   // what it waits for, or is at; empty: it has started
 	Stuck    []string // the loops that are, each with how long; empty: none
 	Ending   bool
-	Loops    []string // all of them, each with when it turned last
+	Loops    []string // those that have something to do, each with when it turned last
 }
 
 // Ready reports that it is at work.
@@ -149,7 +156,9 @@ func (m *Monitor) State() State {
 		case silent > m.bound:
 			s.Stuck = append(s.Stuck, fmt.Sprintf("%s has not turned for %s, more than %s", l.name, silent.Round(time.Second), m.bound))
 		}
-		s.Loops = append(s.Loops, l.name+": "+how)
+		if !l.idle {
+			s.Loops = append(s.Loops, l.name+": "+how)
+		}
 	}
 	slices.Sort(s.Stuck)
 	slices.Sort(s.Loops)

@@ -80,6 +80,28 @@ func TestMonitor(t *testing.T) {
 	}
 }
 
+// A loop that has nothing to do is not listed, and still told of when it is stuck.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := pulse.New(pulse.Bound)
+		ctx, end := pulse.Loop(m.In(t.Context()), "counting")
+		defer end()
+		pulse.Idle(ctx)
+		if s := m.State(); len(s.Loops) > 0 || len(s.Stuck) > 0 {
+			t.Errorf("with nothing to do: %+v", s)
+		}
+		time.Sleep(time.Hour)
+		if s := m.State(); len(s.Stuck) != 1 {
+			t.Errorf("stuck with nothing to do: %+v", s)
+		}
+		pulse.Beat(ctx)
+		if s := m.State(); len(s.Loops) != 1 || len(s.Stuck) > 0 {
+			t.Errorf("with something to do: %+v", s)
+		}
+	})
+}
+
 func TestStart(t *testing.T) {
 	t.Parallel()
 	m := pulse.New(pulse.Bound)
