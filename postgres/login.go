@@ -108,3 +108,12 @@ func explainTLS(err error, where string, o Options) error {
 		return nil
 	}
 }
+
+// Explain has for a pool that can't connect the words that Open has. Any other error is as it was.
+func Explain(err error, o Options) error {
+	var connect *pgconn.ConnectError
+	if !errors.As(err, &connect) {
+		return err
+	}
+	return explainConnect(connect, &pgx.ConnConfig{Config: *connect.Config}, o)
+}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/trickle-verify/trickle/internal/testbed"
 	"github.com/trickle-verify/trickle/internal/testbed/pgtest"
@@ -242,4 +243,32 @@ func TestSettingsOfLibpqAreUsed(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// A pool that finds its server gone later on says it in the same words as one that never found it.
+func TestLaterLossInTheSameWords(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := postgres.Options{Role: "replica", Setting: "--replica or TRICKLE_REPLICA_DSN"}
+	dsn := "postgres://shop@" + address + "/orders?sslmode=prefer"
+	_, want := postgres.Open(t.Context(), dsn, o)
+	pool, err := pgxpool.New(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	got := postgres.Explain(fmt.Errorf("reading the ledger: %w", pool.Ping(t.Context())), o)
+	if want == nil || got == nil || got.Error() != want.Error() || !strings.Contains(got.Error(), `replica database "orders" at `+address+" can't be reached") {
+		t.Errorf("%v, but %v", want, got)
+	}
+	if other := postgres.Explain(io.EOF, o); other != io.EOF { //nolint:errorlint // it is given back as it is
+		t.Errorf("another error became %v", other)
+	}
 }

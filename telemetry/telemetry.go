@@ -50,7 +50,8 @@ type Options struct {
 // Telemetry is that of one pipeline in one process.
 type Telemetry struct {
 	metrics *sdkmetric.MeterProvider
-	handler http.Handler
+	own     *prometheus.Registry     // what its parts say
+	process *prometheus.Registry     // what the process as a whole does
 	traces  *sdktrace.TracerProvider // nil: nobody asked for traces
 }
 
@@ -60,14 +61,14 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	about := describe(ctx, o)
-	registry := prometheus.NewRegistry()
+	own, process := prometheus.NewRegistry(), prometheus.NewRegistry()
 	shown, err := exporter.New(
-		exporter.WithRegisterer(registry),
+		exporter.WithRegisterer(own),
 		exporter.WithoutScopeInfo(),
 		exporter.WithoutTargetInfo(),
 		exporter.WithResourceAsConstantLabels(attribute.NewAllowKeysFilter(pipelineKey, consumerKey)),
 	)
-	err = errors.Join(err, registry.Register(collectors.NewGoCollector()), registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
+	err = errors.Join(err, process.Register(collectors.NewGoCollector()), process.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})))
 	if err != nil {
 		return nil, fmt.Errorf("preparing metrics: %w", err)
 	}
@@ -79,7 +80,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 	if sent != nil {
 		options = append(options, sdkmetric.WithReader(sent))
 	}
-	t := &Telemetry{handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})}
+	t := &Telemetry{own: own, process: process}
 	spans, err := spanExporter(ctx, o.Log)
 	if err != nil {
 		if sent != nil {
@@ -124,8 +125,14 @@ func (t *Telemetry) Tracer() trace.Tracer {
 	return t.traces.Tracer(scope)
 }
 
-// Handler shows the metrics as they are when it is asked, in Prometheus's format.
-func (t *Telemetry) Handler() http.Handler { return t.handler }
+// Handler shows the metrics as they are when it is asked, in Prometheus's format; those of others in this process too, which differ in pipeline or consumer.
+func (t *Telemetry) Handler(others ...*Telemetry) http.Handler {
+	all := prometheus.Gatherers{t.own, t.process}
+	for _, o := range others {
+		all = append(all, o.own)
+	}
+	return promhttp.HandlerFor(all, promhttp.HandlerOpts{})
+}
 
 // Close sends what has not been sent yet, as long as the context lasts, and ends what Start began.
 func (t *Telemetry) Close(ctx context.Context) error {

@@ -16,7 +16,7 @@ import (
 // Two pipelines in one process keep their metrics apart, and each carries its pipeline's name.
 func TestMetricsAreOfOnePipeline(t *testing.T) {
 	t.Parallel()
-	scrape := func(pipeline string, value int64) string {
+	begin := func(pipeline string, value int64) *telemetry.Telemetry {
 		t.Helper()
 		m, err := telemetry.Start(t.Context(), telemetry.Options{Service: "trickle", Pipeline: pipeline})
 		if err != nil {
@@ -30,14 +30,24 @@ func TestMetricsAreOfOnePipeline(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		return m
+	}
+	scrape := func(m *telemetry.Telemetry, others ...*telemetry.Telemetry) string {
 		w := httptest.NewRecorder()
-		m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+		m.Handler(others...).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
 		return w.Body.String()
 	}
-	orders, stock := scrape("orders", 1), scrape("stock", 2)
+	a, b := begin("orders", 1), begin("stock", 2)
+	orders, stock := scrape(a), scrape(b)
 	for body, want := range map[string]string{orders: `trickle_it{pipeline="orders"} 1`, stock: `trickle_it{pipeline="stock"} 2`} {
 		if !strings.Contains(body, "\n"+want+"\n") || strings.Count(body, "\ntrickle_it{") != 1 || !strings.Contains(body, "\ngo_goroutines") {
 			t.Errorf("want %q in\n%s", want, body)
+		}
+	}
+	both := scrape(a, b)
+	for _, want := range []string{`trickle_it{pipeline="orders"} 1`, `trickle_it{pipeline="stock"} 2`, "go_goroutines "} {
+		if strings.Count(both, "\n"+want) != 1 {
+			t.Errorf("side by side: want %q once in\n%s", want, both)
 		}
 	}
 }

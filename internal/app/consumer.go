@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -214,18 +213,34 @@ func (s Settings) detecting(ctx context.Context, st *stack) (started, error) {
 	s.Log.Info("detecting", "pipeline", g.policy.Pipeline, "consumer", c.name, "replica", g.identity.String())
 	return started{
 		parts: []func(context.Context) error{c.run, func(ctx context.Context) error { return c.reload.watch(ctx, s, c.apply) }},
-		page:  c.page(g.telemetry.Handler(), s.live(sides{consumer: c})),
+		page:  s.page(sides{consumer: c}, g.telemetry),
 	}, nil
 }
 
-func (c *consumer) page(metrics http.Handler, live status.Live) status.Page {
+// consumerStatus is what the detector serves.
+type consumerStatus struct {
+	ledger.Report
+	// Scan is what the publisher serves, where it is in the same process.
+	Scan *publisherStatus `json:"scan,omitempty"`
+}
+
+// page is what the port of a process with a detector serves.
+func (s Settings) page(of sides, tell *telemetry.Telemetry) status.Page {
 	report := func(ctx context.Context) (any, error) {
-		r, err := c.ledger.Report(ctx)
-		mine := c.reload.State() // what the ledger has may be another instance's
+		r, err := of.consumer.ledger.Report(ctx)
+		if err != nil {
+			return nil, postgres.Explain(err, replicaOptions())
+		}
+		mine := of.consumer.reload.State() // what the ledger has may be another instance's
 		r.Policy = &mine
-		return r, err
+		out := consumerStatus{Report: r}
+		if p := s.scanning(of); p != nil {
+			scan := p.status()
+			out.Scan = &scan
+		}
+		return out, nil
 	}
-	return status.Page{JSON: report, Metrics: metrics, Live: live, Log: c.settings.Log}
+	return status.Page{JSON: report, Metrics: s.metrics(tell), Live: s.live(of), Log: s.Log}
 }
 
 // withoutKafka refuses a policy that asks for what only Kafka carries.
@@ -312,5 +327,5 @@ func (s Settings) single(ctx context.Context, st *stack) (started, error) {
 			return pub.apply(next)
 		})
 	}
-	return started{parts: []func(context.Context) error{pub.run, con.run, reload}, page: con.page(tell.Handler(), s.live(sides{con, pub}))}, nil
+	return started{parts: []func(context.Context) error{pub.run, con.run, reload}, page: s.page(sides{con, pub}, tell)}, nil
 }

@@ -3,19 +3,52 @@ package app
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"sync/atomic"
 	"time"
 
 	"github.com/trickle-verify/trickle/ledger"
+	"github.com/trickle-verify/trickle/postgres"
 	"github.com/trickle-verify/trickle/status/page"
+	"github.com/trickle-verify/trickle/telemetry"
 )
 
 // stripCells are as many cells as a publisher's page has for a table.
 const stripCells = 240
 
-// Beside lets both sides of one process show on one page. Its zero value is ready.
+// Beside lets two sides that run in one process, each by itself, show on one status port: the detector's. Its zero value is ready.
 type Beside struct {
-	scan atomic.Pointer[func() *page.Scan]
+	publisher atomic.Pointer[neighbour]
+}
+
+// neighbour is a publisher, and what it tells.
+type neighbour struct {
+	publisher *publisher
+	telemetry *telemetry.Telemetry
+}
+
+// scanning is the publisher of this process; nil: there is none, or not yet.
+func (s Settings) scanning(of sides) *publisher {
+	if of.publisher == nil && s.Beside != nil {
+		if n := s.Beside.publisher.Load(); n != nil {
+			return n.publisher
+		}
+	}
+	return of.publisher
+}
+
+// metrics shows those of the sides of this process.
+func (s Settings) metrics(mine *telemetry.Telemetry) http.Handler {
+	if s.Beside == nil {
+		return mine.Handler()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var others []*telemetry.Telemetry
+		if n := s.Beside.publisher.Load(); n != nil {
+			others = append(others, n.telemetry)
+		}
+		mine.Handler(others...).ServeHTTP(w, r)
+	})
 }
 
 // sides are those that this process runs.
@@ -31,24 +64,22 @@ func (s Settings) live(of sides) *page.Hub {
 		if s.PolicyFile != "" {
 			out.Flags = " --policy " + s.PolicyFile
 		}
-		if p := of.publisher; p != nil {
+		if p := s.scanning(of); p != nil {
 			out.Policy, out.InForce, out.Scan = p.scanner.Policy(), p.reload.State(), p.scan()
-		} else if s.Beside != nil {
-			if scan := s.Beside.scan.Load(); scan != nil {
-				out.Scan = (*scan)()
-			}
 		}
-		if c := of.consumer; c != nil {
+		c := of.consumer
+		if c != nil {
 			out.Policy, out.InForce = c.policy.Load(), c.reload.State()
-			v, err := c.ledger.View(ctx)
-			if err != nil {
-				return out, err
-			}
-			out.Replica, out.At = &v, v.At
 		}
-		if out.Policy != nil {
-			out.Pipeline = out.Policy.Pipeline
+		out.Pipeline = out.Policy.Pipeline
+		if c == nil {
+			return out, nil
 		}
+		v, err := c.ledger.View(ctx)
+		if err != nil {
+			return out, postgres.Explain(err, replicaOptions())
+		}
+		out.Replica, out.At = &v, v.At
 		return out, nil
 	}, s.Log)
 }

@@ -198,8 +198,7 @@ func (s Settings) publisher(ctx context.Context, st *stack) (started, error) {
 		return started{}, err
 	}
 	if s.Beside != nil {
-		scan := pub.scan
-		s.Beside.scan.Store(&scan)
+		s.Beside.publisher.Store(&neighbour{pub, g.telemetry})
 	}
 	s.Log.Info("publishing", "pipeline", g.policy.Pipeline, "source", g.identity.String())
 	return started{

@@ -45,7 +45,7 @@ type Settings struct {
 	Wait time.Duration
 	// Listening is told the address of the status port once it is open; nil: nobody is.
 	Listening func(address string)
-	// Beside is where both sides of one process meet that run as over Kafka, so that one page shows both; nil: they don't.
+	// Beside is where both sides of one process meet that run as over Kafka, so that one status port shows both; nil: they don't.
 	Beside *Beside
 	// CursorFile keeps cursors where there is no Kafka.
 	CursorFile string

@@ -9,9 +9,12 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +71,11 @@ func watch(tab *browser.Tab, address <-chan string, seen chan<- string, over <-c
 			}
 		}
 		seen <- s.name
+		if s.name == "idle" {
+			if err := tellsOfBoth(url); err != nil {
+				return err
+			}
+		}
 		if *screenshots == "" || s.name == "healed" {
 			continue
 		}
@@ -90,6 +98,29 @@ func watch(tab *browser.Tab, address <-chan string, seen chan<- string, over <-c
 		}
 		if err := tab.Try(emulation.SetScriptExecutionDisabled(false), chromedp.Reload()); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// tellsOfBoth asks the page's port what scrapers and scripts ask: it has both sides, as a process of both has.
+func tellsOfBoth(url string) error {
+	for path, wants := range map[string][]string{
+		"/metrics":     {`trickle_scan_rows_total{`, `trickle_gate_open{consumer="replica"`, "go_goroutines "},
+		"/status.json": {`"gate":{`, `"scan":{`},
+	} {
+		answer, err := http.Get(strings.TrimSuffix(url, "/") + path)
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(answer.Body)
+		if err := errors.Join(err, answer.Body.Close()); err != nil {
+			return err
+		}
+		for _, want := range wants {
+			if answer.StatusCode != http.StatusOK || !strings.Contains(string(text), want) {
+				return fmt.Errorf("%s answers %s and lacks %s:\n%s", path, answer.Status, want, text) //nolint:err113 // a test's
+			}
 		}
 	}
 	return nil

@@ -70,8 +70,8 @@ func TestMetricsAreServed(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, body)
 		}
 	}
-	if body := get("/status.json"); !strings.Contains(body, `"sources":[{"source":`) {
-		t.Errorf("no sources of the lag in %s", body)
+	if body := get("/status.json"); !strings.Contains(body, `"sources":[{"source":`) || !strings.Contains(body, `"scan":{"waiting":`) {
+		t.Errorf("no sources of the lag, or no scan, in %s", body)
 	}
 
 	edit := func(from, to string) {

@@ -3,6 +3,8 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"html"
 	"io"
 	"net"
 	"net/http"
@@ -46,6 +48,16 @@ func TestAPodsLife(t *testing.T) {
 	defer link.Close()
 	u.Host = link.Address()
 	link.Cut()
+	replica, err := url.Parse(d.dst.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := proxy.Listen(replica.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	replica.Host = far.Address()
 
 	dir := t.TempDir()
 	d.policy = filepath.Join(dir, "policy.yaml")
@@ -61,7 +73,7 @@ func TestAPodsLife(t *testing.T) {
 	if err := free.Close(); err != nil {
 		t.Fatal(err)
 	}
-	p := d.single("--source", u.String(), "--listen", address, "--wait", "10m", "--log-level", "warn")
+	p := d.single("--source", u.String(), "--replica", replica.String(), "--listen", address, "--wait", "10m", "--log-level", "warn")
 	get := func(path string) (code int, text string) {
 		t.Helper()
 		answer, err := http.Get("http://" + address + path)
@@ -109,6 +121,26 @@ func TestAPodsLife(t *testing.T) {
 			t.Errorf("the policy names no %s, and a loop for it is listed:\n%s", of, loops)
 		}
 	}
+	// The replica goes away before anybody has looked: one sentence says so, and what this process knows of the source is there.
+	far.Cut()
+	where := fmt.Sprintf("replica database %q at %s", strings.TrimPrefix(replica.Path, "/"), far.Address())
+	await(t, patience, "status.json says that the replica is away", func() bool {
+		code, text := get("/status.json")
+		return code == http.StatusServiceUnavailable && strings.HasPrefix(text, where) && !strings.Contains(text, "failed to connect")
+	})
+	code, text := get("/")
+	text = html.UnescapeString(text)
+	for _, want := range []string{where, "no news of the replica yet", "Key space, by age of verification", "Scan of the source", "public.t"} {
+		if code != http.StatusServiceUnavailable || !strings.Contains(text, want) {
+			t.Errorf("while the replica is away / answers %d without %q", code, want)
+		}
+	}
+	probes("the replica is away", "ok", "ok")
+	far.Restore()
+	await(t, patience, "the page is whole again", func() bool {
+		code, text := get("/")
+		return code == http.StatusOK && strings.Contains(text, "Last corrections")
+	})
 	link.Cut()
 	p.says(t, "the scan can't go on")
 	probes("the source is away", "ok", "ok")

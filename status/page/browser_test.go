@@ -206,6 +206,11 @@ func followsStreams(t *testing.T, b *browser.Browser) {
 	const doubted = `document.getElementById("unknown").checkVisibility() && !document.getElementById("headline").checkVisibility() && document.title.startsWith("not known now")
 		&& /last news (just now|\d+ (s|min) ago)/.test(document.getElementById("unknown").textContent) && getComputedStyle(document.querySelector(".figures")).filter === "grayscale(1)"`
 	tab.Await("what it was is no headline any more", doubted)
+	tab.Await("and nothing says in green that all is well with it", `document.getElementById("live").dataset.live === "held" && getComputedStyle(document.querySelector(".dot")).backgroundColor === "rgba(0, 0, 0, 0)"`)
+	grey := func(id, is string) string {
+		return `getComputedStyle(document.getElementById("` + id + `")).filter === "` + is + `"`
+	}
+	tab.Await("what is still known is as ever", grey("scan", "none")+" && "+grey("gate", "grayscale(1)"))
 	st.set(quiet(t))
 	tab.Await("it is over", `!document.getElementById("unknown").checkVisibility() && document.getElementById("trouble").hidden && document.getElementById("headline").textContent === "all is well"`)
 

@@ -48,6 +48,7 @@ type look struct {
 	at       time.Time // when it was read
 	took     time.Duration
 	sections []section
+	whole    []section // the last ones of which everything was known
 	err      error
 }
 
@@ -55,7 +56,7 @@ type watcher struct {
 	news chan []byte // closed when it is dropped
 }
 
-// New serves states as read gives them. Its calls come one at a time.
+// New serves states as read gives them. Its calls come one at a time. With an error read gives what is known all the same, such as the half that this process has itself.
 func New(read func(context.Context) (State, error), log *slog.Logger) *Hub {
 	return &Hub{read: read, log: log, version: version(), arrived: make(chan struct{}, 1), turn: make(chan struct{}, 1), over: make(chan struct{}), watchers: map[*watcher]struct{}{}}
 }
@@ -132,16 +133,41 @@ func (h *Hub) look(ctx context.Context) look {
 	s, err := h.read(bound)
 	now := look{at: time.Now(), err: err}
 	if err == nil {
-		now.sections, now.err = sections(s)
+		if now.sections, now.err = sections(s); now.err == nil {
+			now.whole = now.sections
+		}
 	}
 	if now.took = time.Since(start); now.err != nil {
-		now.sections = last.sections
+		now.whole = last.whole
+		now.sections = half(s, last.whole)
 		h.log.Debug("the page can't be read anew", "err", now.err)
 	}
 	h.mu.Lock()
 	h.last = now
 	h.mu.Unlock()
 	return now
+}
+
+// half is what there is to show of a state that could not be read whole: what is known of it, and of the rest what was known last.
+func half(s State, whole []section) []section {
+	s.Replica, s.Unread = nil, true
+	known, err := sections(s)
+	if err != nil {
+		known = nil // it is told already that something is wrong
+	}
+	if len(whole) == 0 {
+		return known
+	}
+	out := make([]section, len(whole))
+	for i, was := range whole {
+		out[i], out[i].Old = was, true
+		for _, is := range known {
+			if is.ID == was.ID && is.ID == "scan" && s.Scan != nil {
+				out[i] = is
+			}
+		}
+	}
+	return out
 }
 
 // message is what has changed since; without anything before, it is all.
@@ -155,6 +181,7 @@ func (h *Hub) message(l look, before []section) []byte {
 		Now     time.Time         `json:"now"`
 		Trouble string            `json:"trouble"`
 		Order   []string          `json:"order"`
+		Old     []string          `json:"old"` // those that are as they were known last
 		Changed map[string]string `json:"changed"`
 	}{Version: h.version, Now: l.at.UTC(), Changed: map[string]string{}}
 	if l.err != nil {
@@ -162,6 +189,9 @@ func (h *Hub) message(l look, before []section) []byte {
 	}
 	for _, s := range l.sections {
 		news.Order = append(news.Order, s.ID)
+		if s.Old {
+			news.Old = append(news.Old, s.ID)
+		}
 		if html, ok := known[s.ID]; !ok || html != string(s.HTML) {
 			news.Changed[s.ID] = string(s.HTML)
 		}

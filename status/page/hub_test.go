@@ -340,3 +340,49 @@ func TestThePageIsSmall(t *testing.T) {
 		t.Errorf("with three tables it has %d bytes", size)
 	}
 }
+
+// Where a state can't be read whole, what is known is shown: at first of the source alone, and later of the replica what was known last.
+func TestHalfAState(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := trouble(t)
+		st := newStage(s)
+		st.fail("the replica is away")
+		seen := func() (text, old string) {
+			time.Sleep(2 * every)
+			for _, part := range st.hub.look(t.Context()).sections {
+				text += string(part.HTML)
+				if part.Old {
+					old += part.ID + " "
+				}
+			}
+			return text, old
+		}
+		text, old := seen()
+		for _, want := range []string{"no news of the replica yet", "Scan of the source", "Key space, by age of verification", "An edit of the policy is refused", "4\u202f321"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("at first it lacks %q", want)
+			}
+		}
+		if old != "" || strings.Contains(text, "Gate and lag") || strings.Contains(text, "drifted now") {
+			t.Errorf("at first it shows of the replica what nobody knows; old: %s", old)
+		}
+		st.set(s)
+		if text, old = seen(); old != "" || !strings.Contains(text, "Gate and lag") {
+			t.Errorf("then it is not whole; old: %s", old)
+		}
+		scan := *s.Scan
+		scan.Waiting, s.Scan = "outside its windows", &scan
+		st.set(s)
+		st.fail("the replica is away")
+		if text, old = seen(); old != "head notices tables chart levels gate resyncs corrections " || !strings.Contains(text, "Gate and lag") || !strings.Contains(text, "outside its windows") {
+			t.Errorf("old: %s", old)
+		}
+		s.Scan = nil
+		st.set(s)
+		st.fail("the replica is away")
+		if _, old = seen(); !strings.HasSuffix(old, " scan ") {
+			t.Errorf("without a publisher here, old: %s", old)
+		}
+	})
+}

@@ -2,8 +2,8 @@
 //
 // It decides how a state looks and how it gets to whoever watches. What always holds: one state is read at a time, at most one a second and for at most a tenth of
 // the time, however many watch, and none while nobody does; what is sent is bounded, however large the tables are; keys and values look as the policy's privacy says;
-// the page needs nothing from elsewhere, runs no script but its own, and shows the same without any. When a state can't be read, the page says so and keeps the last
-// one; who reads too slowly is dropped, and comes back by itself; when the process ends, so do the streams.
+// the page needs nothing from elsewhere, runs no script but its own, and shows the same without any. When a state can't be read, the page says so, and shows what is known
+// of it all the same and of the rest what was known last; who reads too slowly is dropped, and comes back by itself; when the process ends, so do the streams.
 package page
 
 import (
@@ -24,6 +24,8 @@ type State struct {
 	InForce  policy.State
 	Replica  *ledger.View // nil: it is another process's
 	Scan     *Scan        // nil: likewise
+	// Unread: the replica's half can't be read, and never was.
+	Unread bool
 	// Flags are what the commands shown need besides, such as " --policy FILE".
 	Flags string
 }

@@ -21,6 +21,7 @@ import (
 type section struct {
 	ID   string
 	HTML template.HTML
+	Old  bool // what was known last; nothing newer is
 }
 
 // model is what the templates see.
@@ -67,7 +68,7 @@ func sections(s State) ([]section, error) {
 		if err := t.ExecuteTemplate(&b, name, m); err != nil {
 			return nil, fmt.Errorf("making the part %q of the page: %w", name, err)
 		}
-		out = append(out, section{name, template.HTML(b.String())}) //nolint:gosec // html/template has just made it
+		out = append(out, section{ID: name, HTML: template.HTML(b.String())}) //nolint:gosec // html/template has just made it
 	}
 	return out, nil
 }

@@ -58,8 +58,12 @@
     const live = (state, text) => { $("live").dataset.live = state; if ($("live-text").textContent !== text) $("live-text").textContent = text; };
     const say = (text) => { if ($("announce").textContent !== text) $("announce").textContent = text; };
     const stale = () => "stale" in document.body.dataset;
-    // doubt greys what is shown while nothing newer is known.
-    const doubt = (is) => { if (is) document.body.dataset.stale = ""; else delete document.body.dataset.stale; title(); };
+    // doubt greys what is shown while nothing newer is known: the parts of these names, or all.
+    const doubt = (is, old) => {
+      document.body.toggleAttribute("data-stale", is);
+      for (const part of document.querySelectorAll("main > .part")) part.toggleAttribute("data-old", is && (!old || old.includes(part.id)));
+      title();
+    };
     const title = () => {
       const h = $("headline"), name = document.querySelector("h1");
       if (h && name) document.title = (stale() ? "not known now" : h.textContent) + " · " + name.textContent.replace(/^\s*pipeline\s*/, "") + " · trickle";
@@ -68,6 +72,7 @@
     const show = (state) => {
       if (state.version !== version) { location.reload(); return; }
       skew = Date.now() - Date.parse(state.now);
+      if (state.trouble && $("trouble").hidden) say("The state can’t be read");
       $("trouble").hidden = !state.trouble;
       $("trouble-text").textContent = state.trouble;
       const headline = $("headline") && $("headline").textContent;
@@ -86,9 +91,9 @@
         children(part, want.content);
       }
       tick();
-      doubt(Boolean(state.trouble));
+      doubt(Boolean(state.trouble), state.old || []);
       if (headline && $("headline") && $("headline").textContent !== headline) say($("headline").textContent);
-      live("on", state.trouble ? "connected" : "live");
+      live(state.trouble ? "held" : "on", state.trouble ? "waiting for news" : "live");
     };
 
     let delay = 1000, events;
@@ -97,7 +102,7 @@
       events.addEventListener("state", (e) => { delay = 1000; show(JSON.parse(e.data)); });
       events.addEventListener("error", () => {
         if ($("live").dataset.live !== "lost") say("The connection is lost");
-        doubt(true);
+        doubt(true, null);
         live("lost", "no connection, trying again");
         events.close();
         setTimeout(connect, delay);
