@@ -1,6 +1,6 @@
 // Package status shows how things stand: as JSON over HTTP, and as text.
 //
-// It decides how a report looks and nothing else; the live page, at /, is package page's. What always holds: /status.json is what the status command prints with --format json;
+// It decides how a report looks and nothing else; the live page, at /, is package page's. What always holds: /status.json has what the status command prints with --format json;
 // /metrics is for Prometheus; /healthz answers 200 while the process serves. When a report can't be read the answer is 503 with the reason. The probes tell
 // a process that starts (/startupz), one that is stuck (/livez) and one that is at work (/readyz) apart, from before anything is connected.
 package status
