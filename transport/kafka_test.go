@@ -57,7 +57,7 @@ func TestAWrongPasswordIsTold(t *testing.T) {
 		return err
 	}
 	cluster := newCluster(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "trickle", "right"))
-	if err := login(cluster, 500*time.Millisecond); err == nil || !strings.Contains(err.Error(), "check the login") {
+	if err := login(cluster, 3*time.Second); err == nil || !strings.Contains(err.Error(), "check the login") {
 		t.Errorf("by a broker that hangs up: %v", err)
 	}
 	cluster.ControlKey(int16(kmsg.SASLAuthenticate), func(req kmsg.Request) (kmsg.Response, error, bool) {
