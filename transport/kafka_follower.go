@@ -23,6 +23,8 @@ type Progress struct {
 type PartitionProgress struct {
 	Topic     string
 	Partition int32
+	Start     int64 // the offset of the oldest record that is left
+	Committed int64 // -1: nothing
 	End       int64 // the offset behind the last record
 	Done      int64 // every record before it has been committed; End where none is left
 	// Since is when the first record that is left was written, by the clock of its producer or broker; zero: none is left, or a transaction around it is still open.
@@ -81,7 +83,7 @@ func (f *Follower) Progress(ctx context.Context, group string) (Progress, error)
 	}
 	out := Progress{Members: members, Partitions: make([]PartitionProgress, 0, len(logs))}
 	for at, log := range logs {
-		p := PartitionProgress{Topic: at.topic, Partition: at.id, End: log.end, Done: -1 - log.start}
+		p := PartitionProgress{Topic: at.topic, Partition: at.id, Start: log.start, Committed: -1, End: log.end, Done: -1 - log.start}
 		switch commit, ok := commits.Lookup(at.topic, at.id); {
 		case ok && commit.Err != nil:
 			return Progress{}, explainGroup(commit.Err)
@@ -90,6 +92,7 @@ func (f *Follower) Progress(ctx context.Context, group string) (Progress, error)
 			return Progress{}, fmt.Errorf("it has committed offset %d, beyond the end of %s[%d] at %d: was the topic made anew, or did a broker lose records? Wait until the sink has read it, or set the group's offset to what it has read",
 				commit.At, at.topic, at.id, log.end)
 		case ok && commit.At >= 0:
+			p.Committed = commit.At
 			p.Done = max(commit.At, log.start) // what expired before it was read never comes
 		}
 		out.Partitions = append(out.Partitions, p)

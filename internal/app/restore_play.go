@@ -22,11 +22,6 @@ import (
 	"github.com/trickle-verify/trickle/transport"
 )
 
-const (
-	lookAtSink = time.Second
-	tellOfSink = 15 * time.Second
-)
-
 // player brings what came since: this process's own applier, or the user's sink, which is only watched.
 type player struct {
 	*restoration
@@ -90,7 +85,7 @@ func (r *restoration) handOver(ctx context.Context, p *player, from transport.Po
 		return err
 	}
 	if err := r.kafka.ResetGroup(ctx, r.options.ResetGroup, to); err != nil {
-		return err
+		return r.tooOld(err)
 	}
 	r.report.Group = r.options.ResetGroup
 	begins := "the set's position"
@@ -234,72 +229,6 @@ func (r *restoration) ofSink(ctx context.Context, at transport.Position) (transp
 func (r *restoration) beats(topic string) bool {
 	h := r.policy.Gate.Heartbeat.Table
 	return strings.HasPrefix(topic, "__debezium-heartbeat") || h != "" && strings.HasSuffix(topic, debezium.Topic("", postgres.ParseName(h)))
-}
-
-// awaitSink waits until the user's sink has read all that is in the logs now.
-func (r *restoration) awaitSink(ctx context.Context) error {
-	var until transport.Position
-	follower := r.kafka.Follow()
-	tick := time.NewTicker(lookAtSink)
-	defer tick.Stop()
-	told := time.Time{}
-	for {
-		progress, err := follower.Progress(ctx, r.options.ResetGroup)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, transport.ErrGroupDenied), errors.Is(err, transport.ErrGroupTopicsDenied):
-			return fmt.Errorf("consumer group %s: %w", r.options.ResetGroup, err)
-		case err == nil && until == nil:
-			until = endsOf(progress)
-		}
-		left := unread(progress, until)
-		if err == nil && left == 0 {
-			return nil
-		}
-		r.tell(RestoreProgress{Phase: PhasePlay, Left: left})
-		if time.Since(told) >= tellOfSink {
-			told = time.Now()
-			attrs := []any{"group", r.options.ResetGroup, "members", progress.Members, "left", left}
-			if err != nil {
-				attrs = append(attrs, "err", err)
-			}
-			r.Log.Info("waiting for the sink to catch up", attrs...)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// endsOf is where the logs of a group's topics end.
-func endsOf(p transport.Progress) transport.Position {
-	var out transport.Position
-	for _, at := range p.Partitions {
-		i := slices.IndexFunc(out, func(t transport.TopicPosition) bool { return t.Topic == at.Topic })
-		if i < 0 {
-			i = len(out)
-			out = append(out, transport.TopicPosition{Topic: at.Topic})
-		}
-		for int(at.Partition) >= len(out[i].Offsets) {
-			out[i].Offsets = append(out[i].Offsets, 0)
-		}
-		out[i].Offsets[at.Partition] = at.End
-	}
-	slices.SortFunc(out, func(a, b transport.TopicPosition) int { return strings.Compare(a.Topic, b.Topic) })
-	return out
-}
-
-// unread counts what a group has yet to read before a position.
-func unread(p transport.Progress, until transport.Position) (left int64) {
-	for _, at := range p.Partitions {
-		if t, ok := until.Of(at.Topic); ok && int(at.Partition) < len(t.Offsets) {
-			left += max(0, t.Offsets[at.Partition]-at.Done)
-		}
-	}
-	return left
 }
 
 // finish makes what holds only once CDC has caught up. The log's end may lie within a transaction that wrote several tables, and then that does not hold there, but a little later.
