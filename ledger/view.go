@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,7 +20,7 @@ type View struct {
 	Cycle    time.Duration
 	Strips   []Strip // of the tables of the Report, in that order
 	Timeline Timeline
-	Recent   []Correction // newest first
+	Recent   []Correction // newest first; what a resync wrote is one of them
 	// Tallies are the windows of the tables that have a discrepancy in theirs.
 	Tallies map[string]entry.Tally
 	Braking Allowance // what counts against the brake
@@ -39,6 +40,15 @@ type Correction struct {
 	ResyncID string
 	Outcome  string     // empty: not confirmed yet
 	Undone   *time.Time // null: it stands
+	// Batch is what the resync of that id wrote, where this stands for all of it and At is the newest: then it has no key, kind, columns or outcome.
+	Batch *Batch
+}
+
+// Batch counts rows that a resync wrote, those that it copied in bulk among the missing ones.
+type Batch struct {
+	Kinds
+	Open   int // not confirmed yet
+	Undone int
 }
 
 // Timeline counts corrections in steps of equal length, the last of which is now.
@@ -248,8 +258,8 @@ func (l *Ledger) viewTimeline(ctx context.Context, tx pgx.Tx, v *View) error {
 
 func (l *Ledger) viewRecent(ctx context.Context, tx pgx.Tx, v *View) error {
 	rows, err := tx.Query(ctx, `SELECT c.id, c.at, c.table_name, c.key_text, c.kind, coalesce(d.columns, '{}'), coalesce(d.before, '{}'), coalesce(d.after, '{}'), coalesce(c.trace_id, ''),
-			coalesce(c.resync_id, ''), coalesce(c.outcome, ''), c.undone_at
-		FROM (SELECT * FROM trickle.corrections WHERE pipeline = $1 ORDER BY id DESC LIMIT $2) c
+			coalesce(c.outcome, ''), c.undone_at
+		FROM (SELECT * FROM trickle.corrections WHERE pipeline = $1 AND resync_id IS NULL ORDER BY id DESC LIMIT $2) c
 		LEFT JOIN LATERAL (SELECT array_agg(key ORDER BY key) AS columns, array_agg(coalesce(left(b.value::text, $3), '') ORDER BY key) AS before,
 				array_agg(coalesce(left(a.value::text, $3), '') ORDER BY key) AS after
 			FROM jsonb_each(c.before) b FULL JOIN jsonb_each(c.after) a USING (key) WHERE a.value IS DISTINCT FROM b.value) d ON c.kind = 'mismatched'
@@ -259,9 +269,38 @@ func (l *Ledger) viewRecent(ctx context.Context, tx pgx.Tx, v *View) error {
 	}
 	v.Recent, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c Correction, err error) {
 		var key []string
-		err = row.Scan(&c.ID, &c.At, &c.Table, &key, &c.Kind, &c.Columns, &c.Before, &c.After, &c.TraceID, &c.ResyncID, &c.Outcome, &c.Undone)
+		err = row.Scan(&c.ID, &c.At, &c.Table, &key, &c.Kind, &c.Columns, &c.Before, &c.After, &c.TraceID, &c.Outcome, &c.Undone)
 		c.Key = key
 		return c, err
 	})
+	if err != nil {
+		return err
+	}
+	batches, err := l.viewBatches(ctx, tx)
+	v.Recent = append(v.Recent, batches...)
+	slices.SortStableFunc(v.Recent, func(a, b Correction) int { return b.At.Compare(a.At) })
+	v.Recent = v.Recent[:min(len(v.Recent), viewRecent)]
 	return err
+}
+
+// viewBatches adds up what the resyncs wrote, those that wrote last; each belongs to the trace of the newest of it.
+func (l *Ledger) viewBatches(ctx context.Context, tx pgx.Tx) ([]Correction, error) {
+	rows, err := tx.Query(ctx, `SELECT g.resync_id, g.at, g.table_name, coalesce(c.trace_id, ''), g.missing, g.mismatched, g.extra, g.open, g.undone
+		FROM (SELECT resync_id, max(at) AS at, min(table_name) AS table_name, sum(missing)::bigint AS missing, sum(mismatched)::bigint AS mismatched, sum(extra)::bigint AS extra,
+				sum(open)::bigint AS open, sum(undone)::bigint AS undone, max(newest) AS newest
+			FROM (SELECT resync_id, table_name, max(at) AS at, count(*) FILTER (WHERE kind = 'missing') AS missing, count(*) FILTER (WHERE kind = 'mismatched') AS mismatched,
+					count(*) FILTER (WHERE kind = 'extra') AS extra, count(*) FILTER (WHERE closed_at IS NULL) AS open, count(undone_at) AS undone, max(id) AS newest
+				FROM trickle.corrections WHERE pipeline = $1 AND resync_id IS NOT NULL GROUP BY 1, 2
+				UNION ALL SELECT resync_id, table_name, max(at), sum(rows), 0, 0, coalesce(sum(rows) FILTER (WHERE closed_at IS NULL), 0),
+					coalesce(sum(rows) FILTER (WHERE undone_at IS NOT NULL), 0), NULL FROM trickle.copies WHERE pipeline = $1 GROUP BY 1, 2) s
+			GROUP BY 1 ORDER BY 2 DESC LIMIT $2) g
+		LEFT JOIN trickle.corrections c ON c.id = g.newest`, l.pipeline, viewRecent)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Correction, error) {
+		c := Correction{Batch: new(Batch)}
+		err := row.Scan(&c.ResyncID, &c.At, &c.Table, &c.TraceID, &c.Batch.Missing, &c.Batch.Mismatched, &c.Batch.Extra, &c.Batch.Open, &c.Batch.Undone)
+		return c, err
+	})
 }

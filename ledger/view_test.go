@@ -48,8 +48,11 @@ func TestViewShowsWhatAndWhere(t *testing.T) {
 	if age := v.At.Sub(cells[0].Oldest); age < hour || age > hour+time.Minute {
 		t.Errorf("the first range was verified %s ago", age)
 	}
-	if len(v.Recent) != 2 || fmt.Sprintf("%v %v %v %v %v", v.Recent[0].Columns, v.Recent[0].Before, v.Recent[0].After, v.Recent[0].Key, v.Recent[0].TraceID) != `[a b] [1 null] [2 "x"] 21 t` || len(v.Recent[1].Columns) != 0 {
+	if len(v.Recent) != 2 || fmt.Sprintf("%v %v %v %v %v", v.Recent[0].Columns, v.Recent[0].Before, v.Recent[0].After, v.Recent[0].Key, v.Recent[0].TraceID) != `[a b] [1 null] [2 "x"] 21 t` || v.Recent[0].Batch != nil {
 		t.Errorf("recent %+v", v.Recent)
+	}
+	if b := v.Recent[1]; b.ResyncID != "r" || b.Batch == nil || *b.Batch != (ledger.Batch{Kinds: ledger.Kinds{Missing: 1}, Open: 1}) || b.Table != table {
+		t.Errorf("what a resync wrote: %+v", b)
 	}
 	steps := v.Timeline.Steps
 	if v.Timeline.Step != 10*time.Second || steps[len(steps)-1].Mismatched+steps[len(steps)-2].Mismatched != 1 || steps[len(steps)-19].Missing+steps[len(steps)-20].Missing != 1 {
@@ -77,6 +80,34 @@ func TestViewShowsWhatAndWhere(t *testing.T) {
 	must(t, err)
 	if again := r.Tables[0].Estimate; again == nil || again.Rows != 533 || again.Found != 1 || again.Unseen < 133 || again.Unseen > 134 || again.AtMost >= e.AtMost {
 		t.Errorf("after a full resync: estimate %+v, before it %+v", again, e)
+	}
+}
+
+// However much a resync writes, it is one line, and single corrections stay in view.
+func TestWhatAResyncWroteIsOneLine(t *testing.T) {
+	t.Parallel()
+	l, pool := fresh(t)
+	exec(t, pool, `INSERT INTO trickle.corrections (at, pipeline, table_name, key, kind, key_text, version, resync_id, trace_id, closed_at, outcome, undone_at)
+			SELECT clock_timestamp() - make_interval(secs => 1000 - n), 'p', 'public.t', '{}', CASE WHEN n % 10 = 0 THEN 'extra' WHEN n % 2 = 0 THEN 'mismatched' ELSE 'missing' END, ARRAY[n::text], 1,
+				CASE WHEN n BETWEEN 101 AND 900 THEN 'a' WHEN n > 900 AND n <> 950 THEN 'b' END, CASE WHEN n <= 900 THEN 'older' ELSE 'newer' END, CASE WHEN n < 998 THEN now() END, 'confirmed', CASE WHEN n = 902 THEN now() END
+			FROM generate_series(1, 1000) n;
+		INSERT INTO trickle.copies (at, pipeline, table_name, rows, version, undo, resync_id, piece) VALUES (clock_timestamp() - interval '1 day', 'p', 'public.t', 5000, 1, '', 'b', 0), (clock_timestamp(), 'other', 'public.t', 7, 1, '', 'b', 0)`)
+	v, err := l.View(t.Context())
+	must(t, err)
+	got := ""
+	for _, c := range v.Recent {
+		if c.Batch != nil {
+			got += fmt.Sprint(c.ResyncID, " ", c.TraceID, " ", *c.Batch, ", ")
+		} else {
+			got += c.Key.String() + ", "
+		}
+	}
+	want := "b newer {{5050 40 9} 5003 1}, 950, a older {{400 320 80} 0 0}, "
+	for n := range 17 {
+		want += fmt.Sprint(100-n, ", ")
+	}
+	if got != want {
+		t.Errorf("recent: %s\nwant: %s", got, want)
 	}
 }
 

@@ -326,7 +326,7 @@ func levels(s State) []level {
 	}
 	return []level{
 		s.answered(fill(near, worst, partial.Discrepancies), "partial"), s.answered(fill(full, most, wholly.Discrepancies), "full"),
-		fill(level{What: "rows deleted", Leads: "brake"}, r.Braking.Deletes, d.Deletes), fill(level{What: "rows corrected, outside of resyncs", Leads: "brake"}, r.Braking.Corrections, d.Corrections),
+		fill(level{What: "rows deleted", Leads: "brake"}, r.Braking.Deletes, d.Deletes), fill(level{What: "rows corrected", Where: "outside of resyncs", Leads: "brake"}, r.Braking.Corrections, d.Corrections),
 	}
 }
 

@@ -107,12 +107,13 @@ func trouble(t testing.TB) State {
 		}
 		switch i % 3 {
 		case 1:
-			c.Kind, c.Columns, c.ResyncID = "missing", nil, "a1b2c3"
+			c.Kind, c.Columns = "missing", nil
 		case 2:
 			c.Kind, c.Columns, c.Outcome = "extra", nil, ""
 		}
 		r.Recent = append(r.Recent, c)
 	}
+	r.Recent = append(r.Recent, ledger.Correction{At: ago, Table: "public.orders", ResyncID: "a1b2c3", TraceID: "4bf92f3577b34da6a3ce929d0e0e4736", Batch: &ledger.Batch{Kinds: ledger.Kinds{Missing: 12_545, Mismatched: 300}, Open: 26}})
 	s.Scan = scanning(s)
 	return s
 }

@@ -37,6 +37,8 @@ func (m model) Headline() string {
 		return "suspects are being looked into"
 	case m.drifting():
 		return "drift is being corrected"
+	case m.Replica == nil && m.Scan != nil: // of how the replicas stand nothing is known here
+		return "the source is scanned"
 	default:
 		return "all is well"
 	}
@@ -55,7 +57,7 @@ func (m model) Level() string {
 	if m.reached() != "" {
 		return "wait"
 	}
-	if m.drifting() {
+	if m.drifting() || m.Replica != nil && len(m.Replica.Tables) == 0 {
 		return "busy"
 	}
 	return "good"

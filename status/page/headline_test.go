@@ -22,7 +22,7 @@ func TestStatesInWords(t *testing.T) {
 		"a resync":         {func(s *State) { s.Replica.Resyncs = []ledger.ResyncReport{{State: "running"}} }, "resyncing", "busy"},
 		"the gate":         {func(s *State) { s.Replica.Gate.Open = false }, "1 thing waits", "wait"},
 		"the brake":        {func(s *State) { s.Replica.Brake.On = true }, "1 thing is stopped", "stop"},
-		"no table":         {func(s *State) { s.Replica.Tables, s.Replica.Strips = nil, nil }, "waiting for the first message", "good"},
+		"no table":         {func(s *State) { s.Replica.Tables, s.Replica.Strips = nil, nil }, "waiting for the first message", "busy"},
 		"a failed row":     {func(s *State) { s.Replica.Tables[0].Failed = 1 }, "all is well", "good"},
 		"a restore":        {func(s *State) { s.Replica.Restore = &ledger.RestoreReport{State: "loading"} }, "1 thing is stopped", "stop"},
 		"a done restore":   {func(s *State) { s.Replica.Restore = &ledger.RestoreReport{State: "done"} }, "all is well", "good"},
@@ -57,6 +57,9 @@ func TestStatesInWords(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	if m := modelOf(State{Scan: &Scan{Speed: 1}}); m.Headline() != "the source is scanned" || m.Level() != "good" {
+		t.Errorf("of the source alone: %q, %s", m.Headline(), m.Level())
+	}
 	keyless := State{At: now(), Scan: &Scan{Tables: []ScanTable{{Table: "public.nokey", Paused: "add one (ALTER TABLE public.nokey ADD PRIMARY KEY …) or leave the table out"}, {Table: "public.t", Paused: "permission denied"}}}}
 	if n := keyless.Notices(); n[0].Command != "" || n[1].Command != "trickle check" {
 		t.Errorf("what mends a table without a key: %+v", n)
@@ -70,6 +73,26 @@ func TestStatesInWords(t *testing.T) {
 	alone.Replica.Tables[0].Reported.Mismatched = 80
 	if all, err := sections(alone); err != nil || !strings.Contains(fmt.Sprint(all), "trickle-consumer drift --table public.order_items --policy policy.yaml") || !strings.Contains(fmt.Sprint(all), "<dt>left alone</dt><dd>80</dd>") {
 		t.Errorf("what is left alone is not listed: %v", err)
+	}
+	wrote := quiet(t)
+	wrote.Replica.Recent = []ledger.Correction{{ResyncID: "867d0a", TraceID: "31628da2aa", Batch: &ledger.Batch{Kinds: ledger.Kinds{Missing: 545, Extra: 3}}}}
+	all, err := sections(wrote)
+	text := fmt.Sprint(all)
+	for _, want := range []string{"resync 867d0a ", "545 missing</span>", "3 extra</span>", "<td>confirmed</td>", "31628da2<"} {
+		if err != nil || !strings.Contains(text, want) {
+			t.Errorf("what a resync wrote lacks %q: %v", want, err)
+		}
+	}
+	if strings.Contains(text, "0 mismatched</span>") {
+		t.Error("what a resync wrote names a kind of which there is none")
+	}
+	for want, c := range map[string]ledger.Correction{
+		"undone": {Undone: &wrote.At, Outcome: "confirmed"}, "to be confirmed": {}, "superseded": {Outcome: "superseded"}, "26 to be confirmed": {Batch: &ledger.Batch{Kinds: ledger.Kinds{Extra: 30}, Open: 26, Undone: 1}},
+		"confirmed, 1 undone": {Batch: &ledger.Batch{Kinds: ledger.Kinds{Extra: 30}, Undone: 1}}, "confirmed": {Batch: new(ledger.Batch)},
+	} {
+		if got := modelOf(wrote).Outcome(c); got != want {
+			t.Errorf("outcome %q, want %q", got, want)
+		}
 	}
 	for shape, c := range map[string]ledger.Cell{"": {Differed: 1}, "suspect": {Differed: 1, Suspects: 1}, "extra": {Reported: ledger.Kinds{Extra: 1}}, "missing": {Drift: ledger.Kinds{Missing: 1}, Suspects: 1}} {
 		if m, _ := markOf(c); m.Shape != shape {

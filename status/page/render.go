@@ -2,10 +2,12 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"html/template"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -233,6 +235,28 @@ func (m model) LagWidth() string {
 	return width(*m.Replica.Gate.LagSeconds, time.Duration(m.Policy.Gate.MaxLag).Seconds())
 }
 
+// Outcome is what became of a correction, or of all that a resync wrote.
+func (m model) Outcome(c ledger.Correction) string {
+	b := c.Batch
+	switch {
+	case b == nil && c.Undone != nil, b != nil && b.Undone > 0 && b.Undone == b.All():
+		return "undone"
+	case b == nil:
+		return cmp.Or(c.Outcome, "to be confirmed")
+	case b.Open > 0:
+		return number(int64(b.Open)) + " to be confirmed"
+	case b.Undone > 0:
+		return "confirmed, " + number(int64(b.Undone)) + " undone"
+	default:
+		return "confirmed"
+	}
+}
+
+// Paused tells whether any table is not scanned.
+func (m model) Paused() bool {
+	return m.Scan != nil && slices.ContainsFunc(m.Scan.Tables, func(t ScanTable) bool { return t.Paused != "" })
+}
+
 // privacy shows nothing while no policy is known.
 func (m model) privacy() policy.Privacy {
 	if m.Policy == nil {
@@ -259,9 +283,12 @@ func figures(m model) (out []figure) {
 			looked, all, atMost = looked+float64(t.Estimate.Looked), all+float64(t.Estimate.Rows), atMost+float64(t.Estimate.AtMost)
 		}
 		covered := figure{Name: "verified", Value: percent(coverage(r.Tables)), Detail: fmt.Sprintf("of about %s, within this cycle or the last", rows(int64(all)))}
+		if all == 0 {
+			covered.Detail = "nothing has been verified yet"
+		}
 		bound := figure{Name: "drifted now", Value: "unknown", Detail: "not every table has been looked at yet"}
 		if known {
-			bound = figure{Name: "drifted now", Value: "≤ " + number(int64(atMost)), Unit: unit(int64(atMost), "row", "rows"), Detail: "the sum of the tables’ bounds, 95 % confidence for each"}
+			bound = figure{Name: "drifted now", Value: "≤ " + number(int64(atMost)), Unit: unit(int64(atMost), "row", "rows"), Detail: "the sum of the tables’ bounds, 95\u00a0% confidence for each"}
 		}
 		found := figure{Name: "corrected", Value: number(int64(corrected)), Unit: unit(int64(corrected), "row", "rows"), Detail: suspected(suspects)}
 		if r.Unconfirmed > 0 {
