@@ -126,6 +126,11 @@ func tellsOfBoth(url string) error {
 	return nil
 }
 
+func distance(a, b color.RGBA) int {
+	square := func(x, y uint8) int { return (int(x) - int(y)) * (int(x) - int(y)) }
+	return square(a.R, b.R) + square(a.G, b.G) + square(a.B, b.B)
+}
+
 // smaller gives a picture the 256 colours that it has most of.
 func smaller(text []byte) ([]byte, error) {
 	full, err := png.Decode(bytes.NewReader(text))
@@ -150,8 +155,20 @@ func smaller(text []byte) ([]byte, error) {
 		}
 		return int(a.R) - int(b.R)
 	})
+	// What looks the same shares one, so that a small mark of another colour than all the text keeps its own.
 	var palette color.Palette
-	for _, c := range colors[:min(256, len(colors))] {
+	var alike []color.RGBA
+	for _, c := range colors {
+		if len(palette) == 256 {
+			break
+		}
+		if len(palette) > 0 && distance(c, color.RGBAModel.Convert(palette[palette.Index(c)]).(color.RGBA)) < 150 {
+			alike = append(alike, c)
+			continue
+		}
+		palette = append(palette, c)
+	}
+	for _, c := range alike[:min(len(alike), 256-len(palette))] {
 		palette = append(palette, c)
 	}
 	index := map[color.RGBA]uint8{}

@@ -57,6 +57,8 @@ const unnamed = `(() => {
 	for (const h of document.querySelectorAll("h1, h2, h3")) { const l = +h.tagName[1]; if (l > level + 1) bad.push("from h" + level + " to h" + l + ": " + h.textContent); level = l; }
 	if (document.querySelectorAll("[aria-live], [role=status], [role=alert]").length !== 1) bad.push("more or less than one live region");
 	if (document.querySelectorAll("[style], style, script:not([src])").length) bad.push("something is in line");
+	for (const c of document.querySelectorAll(".plain td, .plain th, .detail, .line dd, h3, .legend li")) { const r = c.getBoundingClientRect(), box = c.closest("section, .figures").getBoundingClientRect();
+		if (r.width && r.right > box.right - 8 && !c.closest(".unseen")) bad.push("it sticks out of its card: " + c.outerHTML.slice(0, 120)); }
 	if (document.documentElement.scrollWidth > innerWidth) for (const e of document.querySelectorAll("main *"))
 		if (e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".scroll *, .unseen, svg *, .mend code")) { bad.push("it scrolls sideways: " + e.outerHTML.slice(0, 200)); break; }
 	return bad;
@@ -84,8 +86,8 @@ func seesStates(t *testing.T, b *browser.Browser) {
 		url, _ := newStage(s).serve(t, "127.0.0.1:0")
 		tab := b.Open(t)
 		for _, look := range []string{"light", "dark"} {
-			for _, wide := range []int64{1280, 390} {
-				if name != "in trouble" && wide == 390 {
+			for _, wide := range []int64{1280, 1024, 390} {
+				if name != "in trouble" && wide < 1280 {
 					continue
 				}
 				tab.Do(scheme(look), chromedp.EmulateViewport(wide, 900), chromedp.Navigate(url))

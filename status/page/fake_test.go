@@ -89,7 +89,7 @@ func trouble(t testing.TB) State {
 	r.Tables[1].Suspects, r.Tables[1].Failed, r.Tables[1].LastFailure = 7, 2, "key 88: violates foreign key constraint \"fk_<script>alert(1)</script>\""
 	r.Tables[1].Corrected = ledger.Kinds{Missing: 120, Mismatched: 31, Extra: 9}
 	r.Tables[1].Coverage, r.Tables[1].Estimate.AtMost, r.Tables[1].Estimate.Known = 0.93, 412, 7
-	r.Tallies["public.orders"] = entry.Tally{Discrepancies: 312, Rows: 52_000, WorstCount: 19}
+	r.Tallies["public.orders"] = entry.Tally{Discrepancies: 312, Rows: 52_000, WorstCount: 31}
 	r.Window.Discrepancies, r.Unconfirmed = 312, 3
 	cells := cellsOf(240, 17)
 	for i := 60; i < 80; i++ {
