@@ -65,6 +65,9 @@ type Ledger interface {
 	Refused(ctx context.Context, reason string) error
 	Table(ctx context.Context, table, replica string) error
 	Pause(ctx context.Context, table, reason string) error
+	// Unscanned notes what the publisher says of a table. What is older than what was said of it last, or was recorded of it, changes nothing; and Record
+	// of a range that was read later ends it.
+	Unscanned(ctx context.Context, u entry.Unscanned) error
 	Record(ctx context.Context, v entry.Verified, suspects []drift.Suspect, due time.Duration) error
 	Covers(ctx context.Context, table string) (bool, error)
 	Due(ctx context.Context, limit int, lease time.Duration) (string, []drift.Suspect, error)
@@ -179,6 +182,9 @@ func (d *Detector) handle(ctx context.Context, env *tricklepb.Envelope, r receip
 	where := r.where
 	if b := env.GetBaseline(); b != nil {
 		return d.baseline(ctx, where, env)
+	}
+	if p := env.GetPaused(); p != nil {
+		return d.unscanned(ctx, where, env)
 	}
 	if thumbprint(env) == nil {
 		return d.Refuse(ctx, where, errors.New("it is no verification message"))

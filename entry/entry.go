@@ -42,6 +42,14 @@ type Verified struct {
 	ReadAt  time.Time // the source's clock when the publisher read it
 }
 
+// Unscanned is a table that the publisher does not scan, as it says.
+type Unscanned struct {
+	Table   string
+	Replica string    // what it is called here
+	Reason  string    // empty: it is scanned
+	At      time.Time // the source's clock when it was found so
+}
+
 // Discrepancy is a proven difference.
 type Discrepancy struct {
 	Key     message.Key

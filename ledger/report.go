@@ -79,6 +79,8 @@ type TableReport struct {
 	LastFailure   string `json:"last_failure"`
 	Discrepancies int    `json:"discrepancies"` // within the window
 	Paused        string `json:"paused"`
+	// Unscanned is why the publisher does not scan it, as it says; null: it says nothing of the kind.
+	Unscanned *UnscannedReport `json:"unscanned"`
 	// Estimate is how many rows may be drifted; null before the first verification.
 	Estimate *EstimateReport `json:"estimate"`
 
@@ -146,12 +148,12 @@ const staleGate = time.Minute
 
 // Report reads how things stand. It fails with ErrNotMigrated where no detector ever ran, and names the pipelines there are when this one is unknown.
 func (l *Ledger) Report(ctx context.Context) (Report, error) {
-	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportReported, l.reportEstimates, l.reportResyncs, l.reportRestore, l.reportBaselines, l.reportJournal)
+	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportUnscanned, l.reportReported, l.reportEstimates, l.reportResyncs, l.reportRestore, l.reportBaselines, l.reportJournal)
 }
 
 // Standing is a Report without what was corrected, so that it costs as much however long the journal has grown.
 func (l *Ledger) Standing(ctx context.Context) (Report, error) {
-	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportReported, l.reportResyncs)
+	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportUnscanned, l.reportReported, l.reportResyncs)
 }
 
 func (l *Ledger) read(ctx context.Context, parts ...func(context.Context, pgx.Tx, *Report) error) (Report, error) {

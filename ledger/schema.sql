@@ -127,6 +127,18 @@ DO $$ BEGIN
     END IF;
 END $$;
 
+-- What the publisher says of tables that it does not scan. A table may stand here that was never compared, and so is in no other table.
+CREATE TABLE IF NOT EXISTS trickle.unscanned (
+    pipeline     text NOT NULL,
+    table_name   text NOT NULL,
+    replica_name text NOT NULL,
+    reason       text NOT NULL,               -- empty: it is scanned again, as was said or as a range of it that was read later shows
+    since        timestamptz NOT NULL,        -- when it began, the source's clock
+    told         timestamptz NOT NULL,        -- when it was so as far as is known, the source's clock
+    heard_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (pipeline, table_name)
+);
+
 -- When each range was last verified: the coverage, and what the window's ratio is taken of.
 CREATE TABLE IF NOT EXISTS trickle.ranges (
     pipeline    text NOT NULL,

@@ -23,7 +23,8 @@ func (l *Ledger) Record(ctx context.Context, v entry.Verified, suspects []drift.
 				INSERT INTO trickle.ranges (pipeline, table_name, range_id, lo, hi, cycle, rows, equal, verified_at)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp())
 				ON CONFLICT (pipeline, table_name, range_id) DO UPDATE SET lo = excluded.lo, hi = excluded.hi, cycle = excluded.cycle,
-					rows = excluded.rows, equal = excluded.equal, verified_at = excluded.verified_at)
+					rows = excluded.rows, equal = excluded.equal, verified_at = excluded.verified_at), scanned AS (
+				UPDATE trickle.unscanned SET reason = '' WHERE pipeline = $1 AND table_name = $2 AND reason <> '' AND told < $11)
 			UPDATE trickle.tables SET cycle = greatest(cycle, $6), ranges = $9, digest = $10, read_at = greatest(read_at, $11), rows_verified = rows_verified + $7,
 				ranges_verified = ranges_verified + 1, paused = '' WHERE pipeline = $1 AND table_name = $2`,
 			l.pipeline, v.Table, int64(v.RangeID), array(v.Range.Lo), array(v.Range.Hi), int64(v.Cycle), int64(v.Rows), v.Equal, int64(v.Ranges), v.Digest.String(), v.ReadAt)

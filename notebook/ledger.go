@@ -45,12 +45,32 @@ func (n *Notebook) Pause(_ context.Context, name, reason string) error {
 	return nil
 }
 
+// Unscanned notes what the publisher says of a table.
+func (n *Notebook) Unscanned(_ context.Context, u entry.Unscanned) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := n.table(u.Table)
+	if t.Replica == "" {
+		t.Replica = u.Replica
+	}
+	if !u.At.Before(t.told) && (u.Reason == "" || !u.At.Before(t.read)) {
+		t.Unscanned, t.told = u.Reason, u.At
+	}
+	return nil
+}
+
 // Record notes that a range was compared, and the keys of it that are suspect. A key that is suspect already stays as it was found.
 func (n *Notebook) Record(_ context.Context, v entry.Verified, suspects []drift.Suspect, due time.Duration) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	t := n.table(v.Table)
 	t.Paused = ""
+	if v.ReadAt.After(t.read) {
+		t.read = v.ReadAt
+	}
+	if t.read.After(t.told) {
+		t.Unscanned = ""
+	}
 	if v.Equal {
 		t.Ranges++
 		t.Rows += v.Rows

@@ -45,6 +45,8 @@ type table struct {
 	suspects map[string]*suspect
 	ranges   map[uint64]verified
 	found    []found
+	told     time.Time // the source's clock when what the publisher says was so
+	read     time.Time // the same of the newest range that was recorded
 }
 
 type suspect struct {
@@ -72,6 +74,7 @@ type wish struct {
 type Table struct {
 	Name, Replica    string
 	Paused           string // why nothing is done about it; empty: it is verified
+	Unscanned        string // why the publisher does not scan it, as it says; empty: it does
 	Ranges, Rows     uint64 // verified, and found equal
 	Differed         uint64 // ranges in which something differed
 	Suspects         int

@@ -177,3 +177,37 @@ func TestTheFirstSourceIsPinned(t *testing.T) {
 		t.Error(second)
 	}
 }
+
+func TestWhatThePublisherDoesNotScan(t *testing.T) {
+	t.Parallel()
+	n, now := opened()
+	say := func(second int, reason string) {
+		t.Helper()
+		if err := n.Unscanned(t.Context(), entry.Unscanned{Table: "t", Replica: "cache", Reason: reason, At: now.Add(time.Duration(second) * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(second int) {
+		t.Helper()
+		if err := n.Record(t.Context(), entry.Verified{Table: "t", Equal: true, ReadAt: now.Add(time.Duration(second) * time.Second)}, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() { say(2, "no key") }, "no key"},
+		{func() { say(1, "older") }, "no key"},
+		{func() { read(1) }, "no key"},
+		{func() { read(3) }, ""},
+		{func() { say(2, "no key") }, ""},
+		{func() { say(4, "no right") }, "no right"},
+		{func() { say(5, "") }, ""},
+	} {
+		step.do()
+		if got := n.Tables(); len(got) != 1 || got[0].Unscanned != step.want || got[0].Replica != "cache" {
+			t.Errorf("step %d: %+v, want %q", i, got, step.want)
+		}
+	}
+}

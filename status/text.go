@@ -58,6 +58,9 @@ func Text(r ledger.Report, look Look) string {
 		if t.Paused != "" {
 			line("paused", "%s: %s", t.Table, look.Paint(Mind, t.Paused))
 		}
+		if u := t.Unscanned; u != nil {
+			line("unscanned", "%s: %s", t.Table, look.Paint(Mind, "the publisher has not scanned it for "+Span(max(0, look.Now.Sub(u.Since)))+": "+u.Reason))
+		}
 		if n := t.Reported.All(); n > 0 {
 			line("differs", "%s: %s", t.Table, look.Paint(Mind, fmt.Sprintf("%s rows, left alone by detect.action: report: %d missing, %d mismatched, %d extra; trickle-consumer drift lists them",
 				Count(n), t.Reported.Missing, t.Reported.Mismatched, t.Reported.Extra)))
@@ -90,7 +93,7 @@ func tables(r ledger.Report, look Look) string {
 			drifted = "≤ " + Count(t.Estimate.AtMost)
 		}
 		name := t.Table
-		if t.Paused != "" {
+		if t.Paused != "" || t.Unscanned != nil {
 			name = look.Paint(Mind, name)
 		}
 		g.Rows = append(g.Rows, []string{

@@ -94,7 +94,7 @@ func (s *gauges) Observe(meter metric.Meter) error {
 	coverage := set.Gauge("trickle.coverage", "1", "Share of the table's ranges that were compared in this cycle or the last. For `other`: the least.", "table")
 	age := set.Gauge("trickle.verification.age", "s", "Since the oldest comparison of any range of the table; absent until there was one.", "table")
 	suspects := set.Gauge("trickle.suspects", "{row}", "Rows that differed when last looked at, and are not yet proven or healed.", "table")
-	paused := set.Gauge("trickle.table.paused", "", "1 while nothing is done about the table, else 0; `trickle-consumer status` says why. For `other`: how many.", "table")
+	paused := set.Gauge("trickle.table.paused", "", "1 while nothing is done about the table, by its detector or, as that was told, by its publisher, else 0; `trickle-consumer status` says why. For `other`: how many.", "table")
 	reported := set.Gauge("trickle.reported", "{row}", "Rows that are proven to differ and are left as they are, since detect.action is report, by what is wrong: `missing`, `mismatched` or `extra`.", "table", "kind")
 	window := set.Gauge("trickle.window.discrepancies", "{row}", "Proven discrepancies within detect.window.", "table")
 	fill := set.Gauge("trickle.window.fill", "1", "How much of the threshold for a `full` or `partial` resync is reached; 1 asks for one. For `other`: the most.", "table", "threshold")
@@ -175,7 +175,9 @@ func (s *gauges) byLabel(st vitals, p *policy.Policy) map[string]*tableVitals {
 		n.reported.Missing += t.Reported.Missing
 		n.reported.Mismatched += t.Reported.Mismatched
 		n.reported.Extra += t.Reported.Extra
-		n.paused += measure.Is(t.Paused)
+		if t.Paused != "" || t.Unscanned != nil {
+			n.paused++
+		}
 		n.coverage = min(n.coverage, t.Coverage)
 		switch at := t.OldestVerification; {
 		case at == nil:

@@ -42,7 +42,12 @@ func tapped(t *testing.T) []transport.Record {
 		}
 		records = append(records, transport.Record{Topic: "p.verify", Offset: int64(i), Value: value, At: time.Date(2026, 1, 1, i, 0, 0, 0, time.UTC), Headers: map[string]string{"traceparent": "00-1"}})
 	}
-	return append(records, transport.Record{Topic: "p.verify", Offset: 5, Value: []byte("\x07"), At: time.Date(2026, 1, 1, 5, 0, 0, 0, time.UTC)})
+	records = append(records, transport.Record{Topic: "p.verify", Offset: 5, Value: []byte("\x07"), At: time.Date(2026, 1, 1, 5, 0, 0, 0, time.UTC)})
+	value, err := message.Codec{}.Encode("p.verify", &tricklepb.Envelope{Table: "public.v", Body: &tricklepb.Envelope_Paused{Paused: &tricklepb.Paused{Reason: "it has no key"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(records, transport.Record{Topic: "p.verify", Offset: 6, Value: value, At: time.Date(2026, 1, 1, 6, 0, 0, 0, time.UTC)})
 }
 
 // tap prints records and returns the lines, and the offsets of what they are of.
@@ -75,10 +80,11 @@ func TestTapFilters(t *testing.T) {
 		f    TapFilter
 		want string
 	}{
-		{"all", TapFilter{}, "012345"},
+		{"all", TapFilter{}, "0123456"},
 		{"a table", TapFilter{Tables: []string{"u"}}, "1"},
 		{"a kind", TapFilter{Kinds: []string{"thumbprint", "refetch"}}, "02"},
 		{"a kind of request", TapFilter{Kinds: []string{"keydigests"}}, "3"},
+		{"what is not scanned", TapFilter{Kinds: []string{"paused"}}, "6"},
 		{"what can't be read", TapFilter{Kinds: []string{"unreadable"}}, "5"},
 		{"a consumer", TapFilter{Consumer: "a", Kinds: []string{"refetch", "keydigests"}}, "2"},
 		{"a key that was left out", TapFilter{Key: "42"}, "0"},
@@ -89,7 +95,7 @@ func TestTapFilters(t *testing.T) {
 		{"a range, by number", TapFilter{Range: "9..91"}, "03"},
 		{"a range without an end", TapFilter{Range: "95.."}, "01"},
 		{"a range of single keys", TapFilter{Range: "1,a..1,z"}, "02"},
-		{"a time", TapFilter{Since: time.Date(2026, 1, 1, 4, 0, 0, 0, time.UTC)}, "45"},
+		{"a time", TapFilter{Since: time.Date(2026, 1, 1, 4, 0, 0, 0, time.UTC)}, "456"},
 		{"so many", TapFilter{Limit: 2}, "01"},
 		{"so many of those", TapFilter{Limit: 1, Tables: []string{"public.u"}}, "1"},
 	} {

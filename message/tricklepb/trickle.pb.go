@@ -165,6 +165,7 @@ type Envelope struct {
 	//	*Envelope_Thumbprint
 	//	*Envelope_Rows
 	//	*Envelope_Baseline
+	//	*Envelope_Paused
 	//	*Envelope_HelloRequest
 	//	*Envelope_KeyDigestsRequest
 	//	*Envelope_RefetchRequest
@@ -317,6 +318,15 @@ func (x *Envelope) GetBaseline() *Baseline {
 	return nil
 }
 
+func (x *Envelope) GetPaused() *Paused {
+	if x != nil {
+		if x, ok := x.Body.(*Envelope_Paused); ok {
+			return x.Paused
+		}
+	}
+	return nil
+}
+
 func (x *Envelope) GetHelloRequest() *HelloRequest {
 	if x != nil {
 		if x, ok := x.Body.(*Envelope_HelloRequest); ok {
@@ -450,6 +460,10 @@ type Envelope_Baseline struct {
 	Baseline *Baseline `protobuf:"bytes,22,opt,name=baseline,proto3,oneof"`
 }
 
+type Envelope_Paused struct {
+	Paused *Paused `protobuf:"bytes,23,opt,name=paused,proto3,oneof"`
+}
+
 type Envelope_HelloRequest struct {
 	HelloRequest *HelloRequest `protobuf:"bytes,30,opt,name=hello_request,json=helloRequest,proto3,oneof"`
 }
@@ -507,6 +521,8 @@ func (*Envelope_Thumbprint) isEnvelope_Body() {}
 func (*Envelope_Rows) isEnvelope_Body() {}
 
 func (*Envelope_Baseline) isEnvelope_Body() {}
+
+func (*Envelope_Paused) isEnvelope_Body() {}
 
 func (*Envelope_HelloRequest) isEnvelope_Body() {}
 
@@ -2222,6 +2238,62 @@ func (x *BaselineTable) GetProbe() uint64 {
 	return 0
 }
 
+// Paused tells of a table of the policy that the publisher does not scan, so that its replicas know, or that it does again. It comes when that begins, changes or
+// ends, and once more now and then while it lasts.
+type Paused struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, in one line; empty: it is scanned.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The source's clock when it was found so: it is over once the table was read after that.
+	At            *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Paused) Reset() {
+	*x = Paused{}
+	mi := &file_trickle_v1_trickle_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Paused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Paused) ProtoMessage() {}
+
+func (x *Paused) ProtoReflect() protoreflect.Message {
+	mi := &file_trickle_v1_trickle_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Paused.ProtoReflect.Descriptor instead.
+func (*Paused) Descriptor() ([]byte, []int) {
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Paused) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Paused) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 // TopicPosition is a point in a topic: by partition, the offset of the next record to read.
 type TopicPosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2235,7 +2307,7 @@ type TopicPosition struct {
 
 func (x *TopicPosition) Reset() {
 	*x = TopicPosition{}
-	mi := &file_trickle_v1_trickle_proto_msgTypes[26]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2319,7 @@ func (x *TopicPosition) String() string {
 func (*TopicPosition) ProtoMessage() {}
 
 func (x *TopicPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_trickle_v1_trickle_proto_msgTypes[26]
+	mi := &file_trickle_v1_trickle_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2332,7 @@ func (x *TopicPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopicPosition.ProtoReflect.Descriptor instead.
 func (*TopicPosition) Descriptor() ([]byte, []int) {
-	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{26}
+	return file_trickle_v1_trickle_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TopicPosition) GetTopic() string {
@@ -2289,7 +2361,7 @@ var File_trickle_v1_trickle_proto protoreflect.FileDescriptor
 const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\n" +
 	"\x18trickle/v1/trickle.proto\x12\n" +
-	"trickle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\n" +
+	"trickle.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\n" +
 	"\n" +
 	"\bEnvelope\x12\x1a\n" +
 	"\bpipeline\x18\x01 \x01(\tR\bpipeline\x12\x16\n" +
@@ -2307,7 +2379,8 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"thumbprint\x18\x14 \x01(\v2\x16.trickle.v1.ThumbprintH\x00R\n" +
 	"thumbprint\x12&\n" +
 	"\x04rows\x18\x15 \x01(\v2\x10.trickle.v1.RowsH\x00R\x04rows\x122\n" +
-	"\bbaseline\x18\x16 \x01(\v2\x14.trickle.v1.BaselineH\x00R\bbaseline\x12?\n" +
+	"\bbaseline\x18\x16 \x01(\v2\x14.trickle.v1.BaselineH\x00R\bbaseline\x12,\n" +
+	"\x06paused\x18\x17 \x01(\v2\x12.trickle.v1.PausedH\x00R\x06paused\x12?\n" +
 	"\rhello_request\x18\x1e \x01(\v2\x18.trickle.v1.HelloRequestH\x00R\fhelloRequest\x12O\n" +
 	"\x13key_digests_request\x18\x1f \x01(\v2\x1d.trickle.v1.KeyDigestsRequestH\x00R\x11keyDigestsRequest\x12E\n" +
 	"\x0frefetch_request\x18  \x01(\v2\x1a.trickle.v1.RefetchRequestH\x00R\x0erefetchRequest\x12<\n" +
@@ -2449,7 +2522,10 @@ const file_trickle_v1_trickle_proto_rawDesc = "" +
 	"\x04rows\x18\x03 \x01(\x04R\x04rows\x12\x10\n" +
 	"\x03sum\x18\x04 \x01(\x06R\x03sum\x12.\n" +
 	"\x06digest\x18\x05 \x01(\x0e2\x16.trickle.v1.DigestKindR\x06digest\x12\x14\n" +
-	"\x05probe\x18\x06 \x01(\x06R\x05probe\"O\n" +
+	"\x05probe\x18\x06 \x01(\x06R\x05probe\"L\n" +
+	"\x06Paused\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12*\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"O\n" +
 	"\rTopicPosition\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
@@ -2480,7 +2556,7 @@ func file_trickle_v1_trickle_proto_rawDescGZIP() []byte {
 }
 
 var file_trickle_v1_trickle_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_trickle_v1_trickle_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_trickle_v1_trickle_proto_goTypes = []any{
 	(DigestKind)(0),               // 0: trickle.v1.DigestKind
 	(ErrorCode)(0),                // 1: trickle.v1.ErrorCode
@@ -2510,69 +2586,72 @@ var file_trickle_v1_trickle_proto_goTypes = []any{
 	(*PathReply)(nil),             // 25: trickle.v1.PathReply
 	(*Baseline)(nil),              // 26: trickle.v1.Baseline
 	(*BaselineTable)(nil),         // 27: trickle.v1.BaselineTable
-	(*TopicPosition)(nil),         // 28: trickle.v1.TopicPosition
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Paused)(nil),                // 28: trickle.v1.Paused
+	(*TopicPosition)(nil),         // 29: trickle.v1.TopicPosition
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_trickle_v1_trickle_proto_depIdxs = []int32{
-	29, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
+	30, // 0: trickle.v1.Envelope.read_at:type_name -> google.protobuf.Timestamp
 	5,  // 1: trickle.v1.Envelope.thumbprint:type_name -> trickle.v1.Thumbprint
 	6,  // 2: trickle.v1.Envelope.rows:type_name -> trickle.v1.Rows
 	26, // 3: trickle.v1.Envelope.baseline:type_name -> trickle.v1.Baseline
-	11, // 4: trickle.v1.Envelope.hello_request:type_name -> trickle.v1.HelloRequest
-	13, // 5: trickle.v1.Envelope.key_digests_request:type_name -> trickle.v1.KeyDigestsRequest
-	16, // 6: trickle.v1.Envelope.refetch_request:type_name -> trickle.v1.RefetchRequest
-	17, // 7: trickle.v1.Envelope.copy_request:type_name -> trickle.v1.CopyRequest
-	21, // 8: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
-	24, // 9: trickle.v1.Envelope.path_request:type_name -> trickle.v1.PathRequest
-	12, // 10: trickle.v1.Envelope.hello_reply:type_name -> trickle.v1.HelloReply
-	15, // 11: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
-	20, // 12: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
-	22, // 13: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
-	23, // 14: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
-	25, // 15: trickle.v1.Envelope.path_reply:type_name -> trickle.v1.PathReply
-	19, // 16: trickle.v1.Envelope.stream_reply:type_name -> trickle.v1.StreamReply
-	3,  // 17: trickle.v1.Range.lo:type_name -> trickle.v1.Key
-	3,  // 18: trickle.v1.Range.hi:type_name -> trickle.v1.Key
-	4,  // 19: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
-	3,  // 20: trickle.v1.Thumbprint.left_out:type_name -> trickle.v1.Key
-	0,  // 21: trickle.v1.Thumbprint.digest:type_name -> trickle.v1.DigestKind
-	5,  // 22: trickle.v1.Rows.thumbprint:type_name -> trickle.v1.Thumbprint
-	8,  // 23: trickle.v1.Rows.rows:type_name -> trickle.v1.Row
-	3,  // 24: trickle.v1.Row.key:type_name -> trickle.v1.Key
-	7,  // 25: trickle.v1.Row.values:type_name -> trickle.v1.Value
-	9,  // 26: trickle.v1.Schema.columns:type_name -> trickle.v1.Column
-	10, // 27: trickle.v1.HelloReply.schema:type_name -> trickle.v1.Schema
-	0,  // 28: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
-	4,  // 29: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
-	0,  // 30: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
-	29, // 31: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
-	14, // 32: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
-	4,  // 33: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
-	8,  // 34: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
-	3,  // 35: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
-	0,  // 36: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
-	29, // 37: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
-	4,  // 38: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
-	0,  // 39: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
-	29, // 40: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
-	18, // 41: trickle.v1.CopyRequest.stream:type_name -> trickle.v1.Stream
-	4,  // 42: trickle.v1.StreamReply.range:type_name -> trickle.v1.Range
-	8,  // 43: trickle.v1.StreamReply.unsettled:type_name -> trickle.v1.Row
-	4,  // 44: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
-	8,  // 45: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
-	4,  // 46: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
-	3,  // 47: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
-	1,  // 48: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
-	29, // 49: trickle.v1.PathReply.through:type_name -> google.protobuf.Timestamp
-	29, // 50: trickle.v1.Baseline.taken:type_name -> google.protobuf.Timestamp
-	28, // 51: trickle.v1.Baseline.position:type_name -> trickle.v1.TopicPosition
-	27, // 52: trickle.v1.Baseline.tables:type_name -> trickle.v1.BaselineTable
-	0,  // 53: trickle.v1.BaselineTable.digest:type_name -> trickle.v1.DigestKind
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	28, // 4: trickle.v1.Envelope.paused:type_name -> trickle.v1.Paused
+	11, // 5: trickle.v1.Envelope.hello_request:type_name -> trickle.v1.HelloRequest
+	13, // 6: trickle.v1.Envelope.key_digests_request:type_name -> trickle.v1.KeyDigestsRequest
+	16, // 7: trickle.v1.Envelope.refetch_request:type_name -> trickle.v1.RefetchRequest
+	17, // 8: trickle.v1.Envelope.copy_request:type_name -> trickle.v1.CopyRequest
+	21, // 9: trickle.v1.Envelope.boundaries_request:type_name -> trickle.v1.BoundariesRequest
+	24, // 10: trickle.v1.Envelope.path_request:type_name -> trickle.v1.PathRequest
+	12, // 11: trickle.v1.Envelope.hello_reply:type_name -> trickle.v1.HelloReply
+	15, // 12: trickle.v1.Envelope.key_digests_reply:type_name -> trickle.v1.KeyDigestsReply
+	20, // 13: trickle.v1.Envelope.rows_reply:type_name -> trickle.v1.RowsReply
+	22, // 14: trickle.v1.Envelope.boundaries_reply:type_name -> trickle.v1.BoundariesReply
+	23, // 15: trickle.v1.Envelope.error_reply:type_name -> trickle.v1.ErrorReply
+	25, // 16: trickle.v1.Envelope.path_reply:type_name -> trickle.v1.PathReply
+	19, // 17: trickle.v1.Envelope.stream_reply:type_name -> trickle.v1.StreamReply
+	3,  // 18: trickle.v1.Range.lo:type_name -> trickle.v1.Key
+	3,  // 19: trickle.v1.Range.hi:type_name -> trickle.v1.Key
+	4,  // 20: trickle.v1.Thumbprint.range:type_name -> trickle.v1.Range
+	3,  // 21: trickle.v1.Thumbprint.left_out:type_name -> trickle.v1.Key
+	0,  // 22: trickle.v1.Thumbprint.digest:type_name -> trickle.v1.DigestKind
+	5,  // 23: trickle.v1.Rows.thumbprint:type_name -> trickle.v1.Thumbprint
+	8,  // 24: trickle.v1.Rows.rows:type_name -> trickle.v1.Row
+	3,  // 25: trickle.v1.Row.key:type_name -> trickle.v1.Key
+	7,  // 26: trickle.v1.Row.values:type_name -> trickle.v1.Value
+	9,  // 27: trickle.v1.Schema.columns:type_name -> trickle.v1.Column
+	10, // 28: trickle.v1.HelloReply.schema:type_name -> trickle.v1.Schema
+	0,  // 29: trickle.v1.HelloReply.digest:type_name -> trickle.v1.DigestKind
+	4,  // 30: trickle.v1.KeyDigestsRequest.range:type_name -> trickle.v1.Range
+	0,  // 31: trickle.v1.KeyDigestsRequest.digest:type_name -> trickle.v1.DigestKind
+	30, // 32: trickle.v1.KeyDigestsRequest.settled_before:type_name -> google.protobuf.Timestamp
+	14, // 33: trickle.v1.KeyDigestsRequest.expected:type_name -> trickle.v1.Expected
+	4,  // 34: trickle.v1.KeyDigestsReply.range:type_name -> trickle.v1.Range
+	8,  // 35: trickle.v1.KeyDigestsReply.rows:type_name -> trickle.v1.Row
+	3,  // 36: trickle.v1.RefetchRequest.keys:type_name -> trickle.v1.Key
+	0,  // 37: trickle.v1.RefetchRequest.digest:type_name -> trickle.v1.DigestKind
+	30, // 38: trickle.v1.RefetchRequest.settled_before:type_name -> google.protobuf.Timestamp
+	4,  // 39: trickle.v1.CopyRequest.range:type_name -> trickle.v1.Range
+	0,  // 40: trickle.v1.CopyRequest.digest:type_name -> trickle.v1.DigestKind
+	30, // 41: trickle.v1.CopyRequest.settled_before:type_name -> google.protobuf.Timestamp
+	18, // 42: trickle.v1.CopyRequest.stream:type_name -> trickle.v1.Stream
+	4,  // 43: trickle.v1.StreamReply.range:type_name -> trickle.v1.Range
+	8,  // 44: trickle.v1.StreamReply.unsettled:type_name -> trickle.v1.Row
+	4,  // 45: trickle.v1.RowsReply.range:type_name -> trickle.v1.Range
+	8,  // 46: trickle.v1.RowsReply.rows:type_name -> trickle.v1.Row
+	4,  // 47: trickle.v1.BoundariesRequest.range:type_name -> trickle.v1.Range
+	3,  // 48: trickle.v1.BoundariesReply.keys:type_name -> trickle.v1.Key
+	1,  // 49: trickle.v1.ErrorReply.code:type_name -> trickle.v1.ErrorCode
+	30, // 50: trickle.v1.PathReply.through:type_name -> google.protobuf.Timestamp
+	30, // 51: trickle.v1.Baseline.taken:type_name -> google.protobuf.Timestamp
+	29, // 52: trickle.v1.Baseline.position:type_name -> trickle.v1.TopicPosition
+	27, // 53: trickle.v1.Baseline.tables:type_name -> trickle.v1.BaselineTable
+	0,  // 54: trickle.v1.BaselineTable.digest:type_name -> trickle.v1.DigestKind
+	30, // 55: trickle.v1.Paused.at:type_name -> google.protobuf.Timestamp
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_trickle_v1_trickle_proto_init() }
@@ -2584,6 +2663,7 @@ func file_trickle_v1_trickle_proto_init() {
 		(*Envelope_Thumbprint)(nil),
 		(*Envelope_Rows)(nil),
 		(*Envelope_Baseline)(nil),
+		(*Envelope_Paused)(nil),
 		(*Envelope_HelloRequest)(nil),
 		(*Envelope_KeyDigestsRequest)(nil),
 		(*Envelope_RefetchRequest)(nil),
@@ -2605,7 +2685,7 @@ func file_trickle_v1_trickle_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trickle_v1_trickle_proto_rawDesc), len(file_trickle_v1_trickle_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -40,7 +40,8 @@ func TestStatesInWords(t *testing.T) {
 			s.Replica.Tallies["public.orders"] = entry.Tally{WorstCount: 2800}
 			s.Replica.Resyncs = []ledger.ResyncReport{{Scope: "partial", Table: "public.orders", State: "failed", Requested: s.At.Add(-time.Minute)}}
 		}, "a threshold is reached: partial resync", "wait"},
-		"no base line": {func(s *State) { s.Scan = &Scan{Baseline: &Baseline{}} }, "1 thing is stopped", "stop"},
+		"one that is not scanned": {func(s *State) { s.Replica.Tables[0].Unscanned = &ledger.UnscannedReport{Reason: "no right"} }, "1 thing is stopped", "stop"},
+		"no base line":            {func(s *State) { s.Scan = &Scan{Baseline: &Baseline{}} }, "1 thing is stopped", "stop"},
 	} {
 		s := quiet(t)
 		c.spoil(&s)
@@ -101,5 +102,20 @@ func TestStatesInWords(t *testing.T) {
 	}
 	if _, err := sections(State{}); err != nil {
 		t.Errorf("nothing at all: %v", err)
+	}
+}
+
+// What the publisher told that it does not scan is shown once: by the publisher itself where it is there.
+func TestUnscannedTableIsShown(t *testing.T) {
+	t.Parallel()
+	unscanned := quiet(t)
+	unscanned.Replica.Tables[1].Unscanned = &ledger.UnscannedReport{Reason: "no right: <GRANT>", Since: now().Add(-time.Hour)}
+	all, err := sections(unscanned)
+	if text := fmt.Sprint(all); err != nil || !strings.Contains(text, "public.orders is not verified: the publisher does not scan it") || !strings.Contains(text, "no right: &lt;GRANT&gt;") || !strings.Contains(text, "not scanned</span>") {
+		t.Errorf("nothing tells what the publisher does not scan: %v", err)
+	}
+	unscanned.Scan = &Scan{Tables: []ScanTable{{Table: "public.orders", Paused: "no right"}}}
+	if n := unscanned.Notices(); len(n) != 1 || n[0].What != "public.orders is paused: it is not scanned" {
+		t.Errorf("where the publisher is there itself: %+v", n)
 	}
 }

@@ -9,6 +9,7 @@ package page
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,6 +98,9 @@ func (s State) Notices() []Notice {
 			if t.Paused != "" {
 				stops = append(stops, Notice{"stop", t.Table + " is paused: nothing is done about it", t.Paused, nil, s.mends(t.Paused)})
 			}
+			if t.Unscanned != nil && !s.scanTells(t.Table) {
+				stops = append(stops, Notice{"stop", t.Table + " is not verified: the publisher does not scan it", t.Unscanned.Reason, &t.Unscanned.Since, s.looks(t.Unscanned.Reason)})
+			}
 			if t.Reported.All() > 0 {
 				waits = append(waits, s.leftAlone(t))
 			}
@@ -122,6 +126,11 @@ func (s State) Notices() []Notice {
 		}
 	}
 	return append(append(stops, waits...), notes...)
+}
+
+// scanTells tells whether the publisher shows here itself that it does not scan a table.
+func (s State) scanTells(table string) bool {
+	return s.Scan != nil && slices.ContainsFunc(s.Scan.Tables, func(t ScanTable) bool { return t.Table == table && t.Paused != "" })
 }
 
 // leftAlone is of rows that are proven to differ.
