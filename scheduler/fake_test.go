@@ -61,6 +61,9 @@ type fake struct {
 	xmin   uint64
 	missed string // a table that this publisher does not find
 	blunt  bool   // this publisher can't cut tables
+	news   []news // that replicas were told
+	mute   bool   // they can't be told
+	tries  int    // to tell them
 }
 
 func newFake(tables map[string]int) *fake {
@@ -146,6 +149,42 @@ func (f *fake) Sample(context.Context) (cursor.Sample, error) {
 	defer f.mu.Unlock()
 	f.xmin++
 	return cursor.Sample{At: time.Now(), Xmin: f.xmin}, nil
+}
+
+// news is what replicas were told of a table.
+type news struct {
+	at     time.Duration // since the fake began
+	table  string
+	paused string
+}
+
+func (f *fake) Announce(_ context.Context, tables []TableStatus) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.tries++
+	if f.mute {
+		return errors.New("no broker")
+	}
+	for _, t := range tables {
+		f.news = append(f.news, news{time.Since(f.began).Truncate(time.Second), t.Name, t.Paused})
+	}
+	return nil
+}
+
+// heard takes what replicas were told since it was called last.
+func (f *fake) heard() []news {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := f.news
+	f.news = nil
+	return all
+}
+
+// set changes the source, or how it can be reached.
+func (f *fake) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
 }
 
 func (f *fake) seen() []scan {

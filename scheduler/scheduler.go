@@ -10,7 +10,7 @@
 // What always holds: a table's spans cover every key once, from -infinity to +infinity, in each version of its plan, and a span's ranges cover
 // the span, through every split, merge, restart and change of owner; what is in memory was saved before; a range is scanned by whoever owns
 // its span, and twice in a cycle only where an owner died or was cut off between sending and saving; the ceilings are those of all publishers
-// together; each wait has a reason, which Status shows. When a span fails, it is paused with the reason and tried again later, and the
+// together; each wait has a reason, which Status shows; of a table that is not scanned one publisher tells the replicas why. When a span fails, it is paused with the reason and tried again later, and the
 // others go on. When the store fails, the range in flight is scanned again. After a kill, scanning resumes with that range.
 package scheduler
 
@@ -66,6 +66,8 @@ type Scanner interface {
 	Plan(ctx context.Context, table string, within message.Range) ([]cursor.Range, error)
 	// Scan verifies one range. It returns once the message about it is durable.
 	Scan(ctx context.Context, job Job) (Scanned, error)
+	// Announce tells replicas why tables are not scanned, or, without a reason, that they are. It returns once that is durable.
+	Announce(ctx context.Context, tables []TableStatus) error
 	// Sample reads the source's oldest running transaction.
 	Sample(ctx context.Context) (cursor.Sample, error)
 }
@@ -130,6 +132,8 @@ type Scheduler struct {
 	backoff    backoff
 	rate       float64 // rows a second, smoothed
 	waiting    Result
+	told       map[string]told // to replicas, of the tables that are ours to tell of
+	telling    trial
 
 	beside      *Beside   // nil: none is under way
 	heard       time.Time // when another publisher was last heard to be building
@@ -153,7 +157,7 @@ func New(c Config) (*Scheduler, error) {
 	s := &Scheduler{
 		source: c.Source, scanner: c.Scanner, store: c.Store, meter: c.Load, samples: c.Samples, log: c.Log,
 		wake: make(chan struct{}, 1), policy: c.Policy, windows: windows, backoff: backoff{speed: 1},
-		tables: map[string]*table{}, held: map[int]*share{}, spans: map[spanID]*span{}, part: 1,
+		tables: map[string]*table{}, held: map[int]*share{}, spans: map[spanID]*span{}, told: map[string]told{}, part: 1,
 	}
 	if s.samples == nil {
 		s.samples = new(Samples)

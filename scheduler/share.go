@@ -158,6 +158,8 @@ func (s *Scheduler) settle(ctx context.Context) error {
 				if _, planned := s.planOf(name); !planned { // it may come back as it was
 					continue
 				}
+			} else if why := h.stored.Tables[name].Paused; why != "" {
+				s.told[name] = told{reason: why} // perhaps by a process before this one
 			}
 			drop[n] = append(drop[n], name)
 		}

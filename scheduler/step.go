@@ -34,7 +34,7 @@ func (s *Scheduler) runOnce(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 	}
-	if err := errors.Join(s.settle(ctx), s.note(ctx)); err != nil {
+	if err := errors.Join(s.settle(ctx), s.announce(ctx, now), s.note(ctx)); err != nil {
 		return Result{}, err
 	}
 	if !windows.Open(now) {

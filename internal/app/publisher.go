@@ -39,6 +39,14 @@ func (s scans) Tables(ctx context.Context) ([]scheduler.TableStatus, error) {
 	return out, err
 }
 
+func (s scans) Announce(ctx context.Context, tables []scheduler.TableStatus) error {
+	found := make([]scanner.Found, len(tables))
+	for i, t := range tables {
+		found[i] = scanner.Found{Name: t.Name, Paused: t.Paused}
+	}
+	return s.Scanner.Announce(ctx, found)
+}
+
 func (s scans) Scan(ctx context.Context, job scheduler.Job) (scheduler.Scanned, error) {
 	out, err := s.Scanner.Scan(ctx, scanner.Job{Table: job.Table, Cycle: job.Cycle, Ranges: job.Ranges, Range: job.Range, Complete: job.Complete})
 	return scheduler.Scanned{Ranges: out.Ranges, Rows: out.Rows, Bytes: out.Bytes, SourceTime: out.SourceTime}, err

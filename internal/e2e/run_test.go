@@ -95,11 +95,21 @@ func TestTablesInTrouble(t *testing.T) {
 			t.Errorf("trickle status ends with %d (%s) and does not say %q: %s", code, stderr, words, stdout)
 		}
 	}
+	// And what the replica learns of it.
+	for name, words := range map[string]string{"public.keyless": "key", "public.secret": "GRANT SELECT ON"} {
+		await(t, patience, name+" is told of", func() bool {
+			t := table(status(t, d.policy, d.dst.dsn), name)
+			return t.Unscanned != nil && strings.Contains(t.Unscanned.Reason, words) && t.Replica == name && t.Paused == ""
+		})
+	}
 
 	d.dst.exec(t, `ALTER TABLE narrow ADD COLUMN more text DEFAULT 'more'`, `CREATE TABLE missing (id int PRIMARY KEY, v text)`)
 	d.src.exec(t, `GRANT SELECT ON secret TO publisher`, `INSERT INTO secret VALUES (1)`)
 	d.verified("public.missing", "public.narrow", "public.secret")
 	d.corrected("public.missing", "public.narrow", "public.secret")
+	if r = status(t, d.policy, d.dst.dsn); table(r, "public.secret").Unscanned != nil || table(r, "public.keyless").Unscanned == nil {
+		t.Errorf("of the two tables that could not be read, the one that can be now is left: %+v", r.Tables)
+	}
 	if got := value[int64](t, d.dst, `SELECT count(*) FROM trickle.ranges WHERE table_name IN ('public.one', 'public.empty') AND lo IS NULL AND hi IS NULL`); got != 2 {
 		t.Errorf("%d of the two smallest tables are one range from end to end", got)
 	}

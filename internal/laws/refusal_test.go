@@ -10,6 +10,7 @@ import (
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
+	"github.com/trickle-verify/trickle/scanner"
 )
 
 // Law 4: a message from another source corrects nothing, is counted and shown, and pauses the table.
@@ -94,6 +95,54 @@ func TestForgedMessageIsRefused(t *testing.T) {
 	if _, err := ours.Decode("laws.verify", []byte("rubbish")); !errors.Is(err, message.ErrMalformed) {
 		t.Errorf("rubbish: got %v", err)
 	}
+}
+
+// Law 4: what is said of a table in another source's name, or without a time, changes nothing; what its own publisher says is shown in one line and hides no reason of the replica's own.
+func TestOnlyTheSourceSaysThatATableIsNotScanned(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, lawPolicy, 10)
+	p.caughtUp()
+	p.scan() // pins
+	p.sent = nil
+	if err := p.scanner.Announce(t.Context(), []scanner.Found{{Name: "public.t", Paused: "no key\x1b[2J\n  at all"}}); err != nil {
+		t.Fatal(err)
+	}
+	told := p.sent[0]
+	if told.GetPaused().GetReason() != "no key [2J at all" {
+		t.Errorf("the publisher told %q", told.GetPaused().GetReason())
+	}
+	handle := func(change func(*tricklepb.Envelope)) {
+		t.Helper()
+		env := proto.CloneOf(told)
+		change(env)
+		if err := p.detector.Handle(t.Context(), "laws.verify/0@1", env); err != nil {
+			t.Fatal(err)
+		}
+	}
+	why := `SELECT coalesce(max(reason), '') FROM trickle.unscanned`
+	handle(func(env *tricklepb.Envelope) { env.Source = "4711/other" })
+	handle(func(env *tricklepb.Envelope) { env.GetPaused().At = nil })
+	handle(func(env *tricklepb.Envelope) { env.Table = "" })
+	p.want(`SELECT refused FROM trickle.pipelines`, "3")
+	handle(func(env *tricklepb.Envelope) { env.Table = "public.unknown" }) // the replica's policy does not name it
+	p.want(why, "")
+	p.want(`SELECT paused FROM trickle.tables`, "")
+
+	handle(func(env *tricklepb.Envelope) { env.GetPaused().Reason = "no key\x1b[2J\n" + strings.Repeat("x", 5000) }) // as it comes, whatever the publisher made of it
+	p.want(`SELECT reason LIKE 'no key [2J xxx%' AND length(reason) < 1010 FROM trickle.unscanned`, "true")
+	handle(func(*tricklepb.Envelope) {})
+	p.want(why, "no key [2J at all")
+	if err := p.ledger.Pause(t.Context(), "public.t", "the schema differs"); err != nil {
+		t.Fatal(err)
+	}
+	p.want(`SELECT paused FROM trickle.tables`, "the schema differs")
+	handle(func(env *tricklepb.Envelope) { env.Source, env.GetPaused().Reason = "4711/other", "" })
+	p.want(why, "no key [2J at all")
+	p.caughtUp()
+	p.scan()
+	p.want(why, "")
+	handle(func(*tricklepb.Envelope) {}) // the same message once more
+	p.want(why, "")
 }
 
 // Law 4: a schema that changes on one side pauses the table, counts nothing, and resumes by itself when both agree again.
