@@ -210,7 +210,7 @@ func (r *Replica) agreement(ctx context.Context) ([]Finding, error) {
 		case l != nil:
 			schema = l.Schema
 		case r.Source != nil:
-			return []Finding{unknown("", "the source's table can't be read: see above").of(object)}, nil
+			return []Finding{unknown("", "the source's table %s: see above", r.Source.unlaid(t.source)).of(object)}, nil
 		default:
 			var err error
 			schema, sources[i], err = r.Publisher.Hello(ctx, t.source.String())

@@ -39,13 +39,30 @@ type Kafka struct {
 	Sink string
 	// Wanted is the key of the policy that can't do without Kafka; empty: none.
 	Wanted string
+	// Sides tells whether both sides may run in one process, which needs no Kafka.
+	Sides Sides
 
 	broker  Broker
 	brokers int // how many there are
 }
 
+// Sides are what a preflight was told of.
+type Sides int
+
+const (
+	// OneSide goes by Kafka.
+	OneSide Sides = iota
+	// BothSides may run in one process, without.
+	BothSides
+)
+
 // Checks lists them.
 func (k *Kafka) Checks() []Check {
+	if k.Open == nil && k.Wanted == "" && k.Sides == BothSides {
+		return []Check{{Group: "kafka", Name: "connect", Run: func(context.Context) ([]Finding, error) {
+			return []Finding{ok("not needed where both sides run in one process (trickle run --without-kafka); to look at it give --brokers or TRICKLE_BROKERS")}, nil
+		}}}
+	}
 	connected := []string{"kafka/connect"}
 	named := append(slices.Clone(connected), k.After...)
 	checks := []Check{
@@ -64,7 +81,7 @@ func (k *Kafka) connect(ctx context.Context) ([]Finding, error) {
 		return nil, &FaultError{Err: errors.New("no brokers are given, and the policy's " + k.Wanted + " goes through Kafka"), Fix: "--brokers host:port,… or TRICKLE_BROKERS"}
 	}
 	if k.Open == nil {
-		return nil, &absentError{"no brokers are given", "--brokers host:port,… or TRICKLE_BROKERS, unless both sides run in one process (trickle run --replica)"}
+		return nil, &absentError{"no brokers are given", "--brokers host:port,… or TRICKLE_BROKERS, unless both sides run in one process (trickle run --without-kafka)"}
 	}
 	fix := "check --brokers or TRICKLE_BROKERS, TRICKLE_KAFKA_…, that the brokers run, and their advertised.listeners"
 	broker, err := k.Open(ctx)

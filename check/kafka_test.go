@@ -344,6 +344,10 @@ func TestNoBrokers(t *testing.T) {
 	if !r.OK || r.Counts.NotChecked != 3 {
 		t.Errorf("none are given:\n%s", lines(r))
 	}
+	k.Sides = check.BothSides
+	if r = check.Run(t.Context(), k.Checks(), time.Minute); r.Counts.OK != 1 || len(r.Checks) != 1 || !strings.Contains(r.Checks[0].Detail, "not needed") {
+		t.Errorf("both sides run in one process:\n%s", lines(r))
+	}
 	k.Wanted = "gate.group"
 	r = check.Run(t.Context(), k.Checks(), time.Minute)
 	if found := bad(r, "kafka", "connect", ""); len(found) != 1 || found[0].Verdict != check.Failure || !strings.Contains(found[0].Detail, "gate.group") {

@@ -184,11 +184,11 @@ func (f fault) test(t *testing.T) {
 		if one.Verdict != f.verdict {
 			t.Errorf("verdict %s and not %s: %s", one.Verdict, f.verdict, one.Detail)
 		}
-		if one.Fix == "" {
+		if one.Fix == "" && one.Verdict != check.NotChecked {
 			t.Errorf("no fix for: %s", one.Detail)
 		}
 	}
-	if broken.OK != (f.verdict != check.Failure) {
+	if broken.OK != (f.verdict != check.Failure) && f.verdict != check.NotChecked { // something else failed before
 		t.Errorf("ok is %t:\n%s", broken.OK, lines(broken))
 	}
 	if f.mend == "" {

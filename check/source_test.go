@@ -44,6 +44,7 @@ func TestFaultsOfTheSource(t *testing.T) {
 		{name: "a key that the statistics know", source: []string{`CREATE TABLE plates ("Plate No" text)`, `INSERT INTO plates SELECT 'p' || i FROM generate_series(1, 1000) i`, `ANALYZE plates`,
 			`GRANT SELECT ON plates TO $role`}, group: "tables", check: "key", object: "public.plates", mend: "source"},
 		{name: "no key to be guessed", source: []string{`CREATE TABLE marks (v text)`, `GRANT SELECT ON marks TO $role`}, group: "tables", check: "key", object: "public.marks", says: "leave the table out"},
+		{name: "no key, read", source: []string{`CREATE TABLE marks (v text)`, `GRANT SELECT ON marks TO $role`}, group: "tables", check: "readable", object: "public.marks", verdict: check.NotChecked, says: "the table has no key: see above"},
 		{name: "no replica identity", source: []string{`ALTER TABLE orders REPLICA IDENTITY NOTHING`}, group: "tables", check: "replica identity", object: "public.orders",
 			verdict: check.Warning, mend: "source"},
 		{name: "no replica identity, published", source: []string{`ALTER TABLE orders REPLICA IDENTITY NOTHING`, `CREATE PUBLICATION p FOR TABLE orders`},

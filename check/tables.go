@@ -250,7 +250,7 @@ func (s *Source) readable(ctx context.Context) ([]Finding, error) {
 	found, err := eachTable(ctx, len(s.tables), func(ctx context.Context, i int) ([]Finding, error) {
 		t := s.tables[i]
 		if s.forbidden[i] || !t.keyed {
-			return []Finding{unknown("", "the table can't be read: see above").of(t.name.String())}, nil
+			return []Finding{unknown("", "the table %s: see above", s.unlaid(t.name)).of(t.name.String())}, nil
 		}
 		l, err := source.DescribeWith(ctx, &types, t.name, s.Rules(t.match.Table))
 		if err == nil {
@@ -266,6 +266,16 @@ func (s *Source) readable(ctx context.Context) ([]Finding, error) {
 		return found, err
 	}
 	return s.rest(found, "%s laid out, with the policy's columns and conditions"), nil
+}
+
+// unlaid says what keeps a table from being laid out, which an earlier check has told at length.
+func (s *Source) unlaid(name postgres.Name) string {
+	for i, t := range s.tables {
+		if t.name == name && !s.forbidden[i] && !t.keyed {
+			return "has no key"
+		}
+	}
+	return "can't be read"
 }
 
 func (s *Source) unreadable(ctx context.Context, t sourceTable, err error) ([]Finding, error) {

@@ -67,7 +67,7 @@ func ReadFile(path string) (State, error) {
 	}
 	var content fileContent
 	if err := json.Unmarshal(b, &content); err != nil {
-		return State{}, fmt.Errorf("cursor file %s is damaged (%w): delete it to start over, everything is then verified from the beginning", path, err)
+		return State{}, fmt.Errorf("%s is no cursor file, or a damaged one (%w): check --cursor-file; where it is the right one, delete it, and everything is verified from the beginning", path, err)
 	}
 	if content.Version != fileVersion {
 		return State{}, fmt.Errorf("cursor file %s has version %d, this program knows %d: delete it to start over", path, content.Version, fileVersion)

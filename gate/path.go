@@ -171,7 +171,7 @@ func (g *Gate) ask(ctx context.Context, publisher Publisher) bool {
 }
 
 // errNoKafka: without Kafka there are no consumer groups.
-var errNoKafka = errors.New("there is no Kafka in this process (trickle run --replica), so no consumer group can be followed: leave gate.group out, or run both sides over Kafka")
+var errNoKafka = errors.New("there is no Kafka in this process (trickle run --without-kafka), so no consumer group can be followed: leave gate.group out, or run both sides over Kafka")
 
 // read reads the group, once; false: the policy names none.
 func (g *Gate) read(ctx context.Context, groups Groups) bool {

@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"reflect"
+	"syscall"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -20,9 +22,21 @@ const maxBytes = 1 << 20
 func Load(path string) (*Policy, []Warning, error) {
 	src, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the policy: %w", err)
+		return nil, nil, unread(path, err)
 	}
 	return Parse(path, src)
+}
+
+// unread says what is the matter with a file that can't be read.
+func unread(path string, err error) error {
+	var at *fs.PathError
+	switch {
+	case errors.Is(err, syscall.EISDIR):
+		return fmt.Errorf("reading the policy: %s is a folder: name the file in it", path)
+	case errors.As(err, &at):
+		err = fmt.Errorf("%s: %w", path, at.Err)
+	}
+	return fmt.Errorf("reading the policy: %w; check --policy or TRICKLE_POLICY", err)
 }
 
 // Parse reads the text of a policy; name stands for the file in errors and warnings. Keys that are absent have their defaults. The error
@@ -37,7 +51,7 @@ func Parse(name string, src []byte) (*Policy, []Warning, error) {
 	v := reflect.ValueOf(p).Elem()
 	setDefaults(v)
 	if body == nil {
-		body = ast.Mapping(token.New("", "", &token.Position{Line: 1, Column: 1}), false)
+		return nil, nil, Errors{{File: name, Line: 1, Column: 1, Message: "holds no policy: give pipeline and tables at the least; trickle policy schema lists what else there is"}}
 	}
 	d.value(body, "", v, "")
 	c := check{decoder: d, policy: p}

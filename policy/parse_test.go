@@ -171,7 +171,8 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	tables := "pipeline: orders\ntables: "
 	for _, c := range []struct{ name, src, want string }{
-		{"empty", "", "f:1:1: pipeline: is missing"},
+		{"empty", "", "f:1:1: holds no policy: give pipeline and tables"},
+		{"a comment alone", "# pipeline: orders\n", "f:1:1: holds no policy"},
 		{"no YAML", "a: b: c", "f:1:4: is no valid YAML"},
 		{"not a mapping", "[1]", "expected a mapping with the keys pipeline"},
 		{"two documents", minimal + "---\n" + minimal, "f:4:1: a second document"},

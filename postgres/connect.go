@@ -99,7 +99,7 @@ func ParseDSN(dsn string, o Options) (*pgxpool.Config, error) {
 	}
 	cfg, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("the %s DSN can't be read (%s): %w", o.Role, o.Setting, unwrapParse(err))
+		return nil, fmt.Errorf("the %s DSN can't be read (%s): %w; give postgres://USER@HOST:PORT/DATABASE, or host=HOST port=PORT dbname=DATABASE user=USER", o.Role, o.Setting, unwrapParse(err))
 	}
 	return cfg, nil
 }

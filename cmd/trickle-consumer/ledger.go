@@ -69,6 +69,9 @@ func resyncCommand(f *command.Flags) *cobra.Command {
 	var table, rng, approve, cancel string
 	c := &cobra.Command{
 		Use: "resync (--table T [--range A..B] | --approve ID | --cancel ID)", Short: "Ask for a resync by hand, release a waiting one, or end one", Args: cobra.NoArgs,
+		Long: "resync asks for one, which the running detector then walks at its own pace: trickle-consumer status shows how far it is. A resync that the policy has wait for a person\n" +
+			"(resync.approval: manual) goes on with --approve.\n\n" +
+			"Exit status: 0 done or asked for, 2 on an error, also where there is no such resync.",
 		Example: "  trickle-consumer resync --policy policy.yaml --table public.orders\n" +
 			"  trickle-consumer resync --policy policy.yaml --table public.orders --range 1000..2000     # keys over 1000 up to 2000\n" +
 			"  trickle-consumer resync --policy policy.yaml --table public.order_items --range 10,1..20,1",
@@ -78,6 +81,9 @@ func resyncCommand(f *command.Flags) *cobra.Command {
 				if v != "" {
 					given++
 				}
+			}
+			if rng != "" && table == "" {
+				return errors.New("--range is a part of a table: give --table T too")
 			}
 			if given != 1 {
 				return errors.New("give one of --table T (with --range A..B for a part of it), --approve ID and --cancel ID")
@@ -152,7 +158,8 @@ func brakeCommand(f *command.Flags) *cobra.Command {
 	c := &cobra.Command{
 		Use: "brake [--release]", Short: "Show whether the brake holds corrections back, or release it", Args: cobra.NoArgs,
 		Long: "The brake goes on by itself where more rows are deleted or corrected within detect.window than detect.brake allows; corrections and resyncs then wait for a person. Look at\n" +
-			"the source first: what was corrected stands in trickle-consumer corrections, and trickle-consumer undo takes it back.",
+			"the source first: what was corrected stands in trickle-consumer corrections, and trickle-consumer undo takes it back.\n\n" +
+			"Exit status: 0 whether it is on or off, 2 on an error, with --release also where it is not on.",
 		Example: "  trickle-consumer brake --policy policy.yaml\n  trickle-consumer brake --policy policy.yaml --release",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return withOffice(c, f, func(o *app.Office) error {
@@ -160,6 +167,12 @@ func brakeCommand(f *command.Flags) *cobra.Command {
 					reason, err := o.Ledger.Braked(c.Context())
 					if err != nil {
 						return err
+					}
+					if f.JSON() {
+						return command.PrintJSON(c.OutOrStdout(), struct {
+							On     bool   `json:"on"`
+							Reason string `json:"reason"`
+						}{reason != "", reason})
 					}
 					if reason == "" {
 						reason = "off"
@@ -189,7 +202,7 @@ func pinCommand(f *command.Flags) *cobra.Command {
 	var source string
 	c := &cobra.Command{
 		Use: "pin --source SYSTEM/DATABASE", Short: "Accept another source, because it was replaced on purpose", Args: cobra.NoArgs,
-		Long:    "A replica takes corrections from the first source it hears and from no other, so that a restored or empty database never empties it. pin names another one.",
+		Long:    "A replica takes corrections from the first source it hears and from no other, so that a restored or empty database never empties it. pin names another one.\n\nExit status: 0, 2 on an error.",
 		Example: "  trickle-consumer pin --policy policy.yaml --source 7712278149390489009/shop",
 		RunE: func(c *cobra.Command, _ []string) error {
 			system, database, ok := strings.Cut(source, "/")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,10 +18,14 @@ func demoCommand(f *command.Flags) *cobra.Command {
 		Use: "demo", Short: "Watch drift appear, be corrected, and a resync happen, on embedded parts", Args: cobra.NoArgs,
 		Long: "demo starts two Postgres servers and a Kafka broker of its own, replicates one server to the other under a write load, makes rows\n" +
 			"of the replica wrong and lets trickle find and correct them, which a page in the browser shows too. It needs Postgres binaries and downloads them where there are none,\n" +
-			"stops and removes everything at its end, and exits 0 only if both databases are identical, every wrong row was corrected, no other row\n" +
-			"was, and a partial and a full resync were done.",
+			"stops and removes everything at its end, and ends.\n\n" +
+			"Exit status: 0 only if both databases are identical, every wrong row was corrected, no other row was, and a partial and a full resync were done; 1 if not, with what did\n" +
+			"not hold; 2 on an error.",
 		Example: "  trickle demo\n  trickle demo --duration 2m\n  trickle demo --format json 2>/dev/null",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if _, _, err := net.SplitHostPort(listen); err != nil && listen != "" {
+				return fmt.Errorf("--listen %q: give HOST:PORT, or '' for no page", listen)
+			}
 			progress := c.OutOrStdout()
 			if f.JSON() {
 				// Lines, also where standard error is a terminal: whoever asks for JSON is a program.

@@ -29,7 +29,8 @@ func diffCommand(f *command.Flags) *cobra.Command {
 		Long: "diff compares every table that both databases have, or those that --table or the policy names, and counts the rows that differ. Rows are digested\n" +
 			"inside Postgres; each side is read in one snapshot a table and needs SELECT only. Where both are being written, --settle gives CDC its time.\n\n" +
 			"Exit status: 0 all identical, 1 something differs (fixed or not), 2 a table that was asked for could not be compared, 130 interrupted, 143\n" +
-			"terminated. Tables that only one side has are named and change nothing, unless --table or the policy asks for them by name.",
+			"terminated. Tables that only one side has are named and change nothing, unless --table or the policy asks for them by name.\n" +
+			"The DSNs may stand in TRICKLE_SOURCE_DSN and TRICKLE_REPLICA_DSN instead.",
 		Example: "  trickle diff --source postgres://… --replica postgres://…\n" +
 			"  trickle diff --source … --replica … --table public.orders --list --limit 100\n" +
 			"  trickle diff --source … --replica … --settle 10s                # both are being written\n" +
@@ -39,10 +40,14 @@ func diffCommand(f *command.Flags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.Jobs < 1 || o.Jobs > mostJobs || o.Settle < 0 || limit < 0 {
-				return fmt.Errorf("--jobs takes a number from 1 to %d, --settle and --limit one from 0 on; see trickle diff --help", mostJobs)
-			}
-			if c.Flags().Changed("limit") && !list {
+			switch {
+			case o.Jobs < 1 || o.Jobs > mostJobs:
+				return fmt.Errorf("--jobs %d: give a number from 1 to %d", o.Jobs, mostJobs)
+			case o.Settle < 0:
+				return fmt.Errorf("--settle %s: give a time from 0s on", o.Settle)
+			case limit < 0:
+				return fmt.Errorf("--limit %d: give a number from 0 on, or leave it out to list all", limit)
+			case c.Flags().Changed("limit") && !list:
 				return errors.New("--limit bounds what --list prints: give --list too")
 			}
 			switch jsonb {
@@ -74,7 +79,7 @@ func diffCommand(f *command.Flags) *cobra.Command {
 	fl.DurationVar(&o.Settle, "settle", 0, "how long CDC may take to bring a change: what differs is looked at again after it; with --fix 10s by default")
 	fl.StringVar(&jsonb, "jsonb", "hash", "what of jsonb is compared, `hash|text`: Postgres's hash of it, which does not see a number's sign or where a nested value ends, or its text, which costs more; a policy's text stands")
 	fl.BoolVar(&list, "list", false, "print each row that differs: its key, and of a mismatched one the columns with both values")
-	fl.IntVar(&limit, "limit", 0, "list at most this many rows of each table, and count on")
+	fl.IntVar(&limit, "limit", 0, "with --list: list at most this many rows of each table, and count on; left out: all")
 	fl.BoolVar(&fix, "fix", false, "correct what differs in the replica, with a journal in its schema trickle")
 	return c
 }

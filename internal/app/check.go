@@ -108,6 +108,9 @@ func (p *preflight) checks(o CheckOptions) ([]check.Check, error) {
 		n := SourceNeeds(p.policy)
 		return n.Topics, n.Rights, nil
 	}
+	if o.Side == CheckPublisher && s.ReplicaDSN != "" {
+		kafka.Sides = check.BothSides
+	}
 	if len(s.Brokers) > 0 {
 		kafka.Open = func(ctx context.Context) (check.Broker, error) {
 			bus, err := p.kafka(ctx)

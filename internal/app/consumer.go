@@ -258,7 +258,7 @@ func withoutKafka(p *policy.Policy) error {
 func Single(ctx context.Context, s Settings) error { return s.serve(ctx, s.single) }
 
 func (s Settings) single(ctx context.Context, st *stack) (started, error) {
-	p, err := s.LoadPolicy()
+	p, err := s.runPolicy()
 	if err != nil {
 		return started{}, err
 	}

@@ -60,15 +60,9 @@ func Diff(ctx context.Context, s Settings, o DiffOptions) (Outcome, error) {
 	defer st.close()
 	var p *policy.Policy
 	if s.PolicyFile != "" {
-		var warnings []policy.Warning
 		var err error
-		if p, warnings, err = policy.Load(s.PolicyFile); err != nil {
+		if p, err = s.LoadPolicy(); err != nil {
 			return Outcome{}, err
-		}
-		for _, w := range warnings {
-			if w.Path != "gate" { // Settle stands in for a known lag here
-				s.Log.Warn("policy", "warning", w.String())
-			}
 		}
 	}
 	conns := int32(o.Jobs + 4)

@@ -67,16 +67,19 @@ func (s *stack) close() {
 	}
 }
 
-// LoadPolicy reads the policy and logs its warnings.
+// LoadPolicy reads the policy. What it warns of is said by who works by it for good, and by who checks it: run, check and validate.
 func (s Settings) LoadPolicy() (*policy.Policy, error) {
+	p, _, err := s.readPolicy()
+	return p, err
+}
+
+// runPolicy reads the policy for run, and logs its warnings.
+func (s Settings) runPolicy() (*policy.Policy, error) {
 	p, warnings, err := s.readPolicy()
-	if err != nil {
-		return nil, err
-	}
 	for _, w := range warnings {
 		s.Log.Warn("policy", "warning", w.String())
 	}
-	return p, nil
+	return p, err
 }
 
 // lookingPolicy is the policy for whoever only looks, or decides on what is there: of a file that is refused, while another stays in force, what can be relied upon. refused says why.
@@ -96,7 +99,7 @@ func (s Settings) lookingPolicy() (p *policy.Policy, refused, err error) {
 
 func (s Settings) readPolicy() (*policy.Policy, []policy.Warning, error) {
 	if s.PolicyFile == "" {
-		return nil, nil, errors.New("no policy given: --policy FILE; see docs/reference-policy.yaml")
+		return nil, nil, errors.New("no policy given: --policy FILE or TRICKLE_POLICY; see docs/reference-policy.yaml")
 	}
 	return policy.Load(s.PolicyFile)
 }
@@ -130,7 +133,7 @@ func open(ctx context.Context, st *stack, dsn string, o postgres.Options) (*pgxp
 
 func (s Settings) openBus(ctx context.Context, st *stack) (*transport.Kafka, error) {
 	if len(s.Brokers) == 0 {
-		return nil, errors.New("no Kafka given: --brokers host:port,… or TRICKLE_BROKERS; only trickle run --replica DSN does without, and without a base-line view")
+		return nil, errors.New("no Kafka given: --brokers host:port,… or TRICKLE_BROKERS; only one process for both sides does without (trickle run --without-kafka), which keeps no base-line view")
 	}
 	for _, w := range s.Security.Warnings() {
 		s.Log.Warn("connection to Kafka", "warning", w)
@@ -167,7 +170,7 @@ type side struct {
 
 // ground reads the policy, opens one side's database, connects to Kafka, makes the topics and checks the rights to them.
 func (s Settings) ground(ctx context.Context, st *stack, this side) (g ground, err error) {
-	if g.policy, err = s.LoadPolicy(); err != nil {
+	if g.policy, err = s.runPolicy(); err != nil {
 		return g, err
 	}
 	if g.pool, g.identity, err = this.open(ctx, st); err != nil {

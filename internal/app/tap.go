@@ -18,6 +18,7 @@ import (
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/message/tricklepb"
 	"github.com/trickle-verify/trickle/policy"
+	"github.com/trickle-verify/trickle/postgres"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -27,8 +28,10 @@ type Tap struct {
 	FromStart bool
 	Filter    TapFilter
 	Out       io.Writer
+	Told      io.Writer // gets, for a person, how many messages of those that are there were printed; nil: nobody is told
 
 	privacy policy.Privacy
+	read    int
 	printed int
 }
 
@@ -79,19 +82,41 @@ func (t Tap) Run(ctx context.Context, s Settings) error {
 	if topic == topics.Cursors() {
 		print = t.cursors
 	}
-	err = t.read(ctx, bus, topic, print)
-	if errors.Is(err, errEnough) {
+	err = t.follow(ctx, bus, topic, print)
+	switch {
+	case errors.Is(err, errEnough):
 		return nil
+	case err == nil && t.FromStart && t.Told != nil:
+		_, err = fmt.Fprintln(t.Told, t.sum(topic, p))
 	}
 	return err
 }
 
-func (t *Tap) read(ctx context.Context, bus *transport.Kafka, topic string, print func([]transport.Record) error) error {
+// sum says what a tap of what is there came to.
+func (t *Tap) sum(topic string, p *policy.Policy) string {
+	if t.read == 0 {
+		return "topic " + topic + " holds no message"
+	}
+	text := fmt.Sprintf("%d of the %d messages of %s are like that", t.printed, t.read, topic)
+	if t.printed > 0 {
+		return text
+	}
+	for _, table := range t.Filter.Tables {
+		n := postgres.ParseName(table)
+		if _, ok := p.For(n.Schema, n.Table); !ok {
+			text += "; no entry of the policy matches --table " + table
+		}
+	}
+	return text
+}
+
+func (t *Tap) follow(ctx context.Context, bus *transport.Kafka, topic string, print func([]transport.Record) error) error {
 	if t.FromStart {
 		records, err := bus.Replay(ctx, topic)
 		if err != nil {
 			return fmt.Errorf("reading topic %s: %w", topic, err)
 		}
+		t.read = len(records)
 		return print(records)
 	}
 	reader, err := bus.TailSince(ctx, topic, t.Filter.Since)

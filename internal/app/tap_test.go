@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -158,5 +161,44 @@ func TestTapRefuses(t *testing.T) {
 		if _, err := c.f.checked(c.topic, topics); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v", c.f, err)
 		}
+	}
+}
+
+// Who asks for what there is not is told so, not left with an empty output.
+func TestTapSaysWhatItCameTo(t *testing.T) {
+	t.Parallel()
+	p, _, err := policy.Parse("p", []byte("pipeline: p\ntables: [{table: public.*}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, tap := range map[string]Tap{
+		"topic p.verify holds no message": {},
+		"0 of the 212 messages of p.verify are like that; no entry of the policy matches --table publik.orders": {read: 212, Filter: TapFilter{Tables: []string{"publik.orders", "public.t"}}},
+		"0 of the 1 messages of p.verify are like that":                                                         {read: 1, Filter: TapFilter{Tables: []string{"public.t"}}},
+		"3 of the 212 messages of p.verify are like that":                                                       {read: 212, printed: 3, Filter: TapFilter{Tables: []string{"publik.orders"}}},
+	} {
+		if got := tap.sum("p.verify", p); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// What a policy warns of is told by what goes on working by it, not by every look at it.
+func TestWarningsOfThePolicyAreToldOnce(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(file, []byte("pipeline: p\ntables: [{table: public.t}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s := Settings{PolicyFile: file, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	if _, err := s.LoadPolicy(); err != nil || log.Len() > 0 {
+		t.Errorf("%v: %s", err, &log)
+	}
+	if _, _, err := s.lookingPolicy(); err != nil || log.Len() > 0 {
+		t.Errorf("%v: %s", err, &log)
+	}
+	if _, err := s.runPolicy(); err != nil || !strings.Contains(log.String(), "nothing is corrected") {
+		t.Errorf("%v: %s", err, &log)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -61,7 +62,7 @@ func Check(f *Flags, side app.CheckSide) *cobra.Command {
 	f.Brokers(c)
 	if side == app.CheckPublisher {
 		c.Short = "Look, before anything runs, at rights, keys, publications, slots, topics and clocks"
-		c.Long = "check looks at all that trickle run needs: the source, each table that the policy names, what CDC carries of it, and Kafka. With --replica it looks\nat that too, for trickle run --replica. " + status
+		c.Long = "check looks at all that trickle run needs: the source, each table that the policy names, what CDC carries of it, and Kafka. Where the replica is\nnamed (TRICKLE_REPLICA_DSN or --replica) it looks at that too, for trickle run --without-kafka. " + status
 		c.Example = "  trickle check --policy policy.yaml --source postgres://… --brokers kafka:9092"
 	} else {
 		c.Short = "Look, before anything runs, at rights, agreement with the source, the gate, topics and clocks"
@@ -131,9 +132,9 @@ func Visible(s string) string {
 	}, s)
 }
 
-func plural(n int, of string) string {
+func plural[N int | int64](n N, of string) string {
 	if n == 1 {
 		return "1 " + of
 	}
-	return fmt.Sprintf("%d %ss", n, of)
+	return humanize.Comma(int64(n)) + " " + of + "s"
 }

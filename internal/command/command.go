@@ -41,6 +41,7 @@ func Main(root *cobra.Command) int {
 		cancel(&interruptedError{s})
 	}()
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.InitDefaultCompletionCmd() // which would be made only after what follows
 	refuseUnknown(root)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", plainly(err), c.CommandPath())
@@ -204,7 +205,7 @@ func (f *Flags) Listen(c *cobra.Command, def string) {
 
 // Wait adds --wait.
 func (f *Flags) Wait(c *cobra.Command) {
-	c.Flags().DurationVar(&f.settings.Wait, "wait", 0, "how long to try to reach a database or Kafka that is away at the start; what is wrong otherwise ends it at once")
+	c.Flags().DurationVar(&f.settings.Wait, "wait", 0, "how long to try to reach a database or Kafka that is away at the start, such as 5m; left out: not at all. What is wrong otherwise ends it at once")
 }
 
 // CursorFile adds --cursor-file.
@@ -232,6 +233,9 @@ func (f *Flags) SettingsTo(log io.Writer) (app.Settings, error) {
 	}
 	if s.Brokers = list(strings.Join(f.brokers, ",")); len(s.Brokers) == 0 {
 		s.Brokers = list(os.Getenv("TRICKLE_BROKERS"))
+	}
+	if s.Wait < 0 {
+		return s, fmt.Errorf("--wait %s: give a time from 0s on", s.Wait)
 	}
 	var err error
 	if s.Security, err = security(); err != nil {

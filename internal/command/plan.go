@@ -144,7 +144,7 @@ func printPlan(out io.Writer, o planOf) error {
 		fmt.Fprintf(&b, "%-13s"+format+"\n", append([]any{what}, args...)...)
 	}
 	line("policy", "%s", o.file)
-	line("to verify", "%s rows of %s, in %s ranges of up to %s, as %s", humanize.Comma(o.size.Rows), humanize.IBytes(uint64(o.size.RowBytes)), humanize.Comma(f.Ranges), humanize.Comma(int64(p.RangeRows)), o.size.Mode)
+	line("to verify", "%s of %s, in %s of up to %s rows, as %s", plural(o.size.Rows, "row"), humanize.IBytes(uint64(o.size.RowBytes)), plural(f.Ranges, "range"), humanize.Comma(int64(p.RangeRows)), o.size.Mode)
 	while := ""
 	if f.Open < 1 {
 		while = fmt.Sprintf(", while a window is open, which is %s %% of the time", few(100*f.Open))
@@ -169,7 +169,7 @@ func printPlan(out io.Writer, o planOf) error {
 // passed tells which share of rows passes a threshold.
 func passed(at float64, where string) string {
 	if at > 1 {
-		return "never: too few rows are verified within the window"
+		return "never (too few rows are verified within the window)"
 	}
 	return fmt.Sprintf("where %s %% of %s differ", few(100*at), where)
 }
@@ -179,10 +179,18 @@ func few(v float64) string {
 	if v >= 1000 {
 		return humanize.Comma(int64(math.Round(v)))
 	}
+	if v > 0 && v < 0.001 {
+		return "less than 0.001"
+	}
 	return fmt.Sprintf("%.3g", v)
 }
 
-func bytesOf(v float64) string { return humanize.IBytes(uint64(math.Round(v))) }
+func bytesOf(v float64) string {
+	if v > 0 && v < 1 {
+		return "less than 1 B"
+	}
+	return humanize.IBytes(uint64(math.Round(v)))
+}
 
 // span is a time in two units at most.
 func span(d time.Duration) string {

@@ -37,7 +37,8 @@ func TestPlan(t *testing.T) {
 	for args, want := range map[string][]string{
 		"plan --rows 8640000 --row-bytes 1kB": {"a range every 50s; set by schedule.cycle 24h", "100 a second, 98 KiB a second read", "0.02 a second, 4 B a second sent", "0.012 % of the time", "one pass     24h\n", "12h on average, 24h at worst", "12h10m, 24h10m", "8d at worst",
 			"60,000 rows are verified within detect.window 10m", "0.133 % of the rows in a neighbourhood differ, a full one where 0.833 % of all rows differ"},
-		"plan --rows 100 --cycle 90s":                             {"as thumbprints", "a range every 1m30s", "50s on average, 1m35s at worst", "never: too few rows"},
+		"plan --rows 100 --cycle 90s":                             {"100 rows of 200 B, in 1 range of up to 5,000 rows, as thumbprints", "a range every 1m30s", "50s on average, 1m35s at worst", "never (too few rows"},
+		"plan --rows 1":                                           {"1 row of 200 B", "less than 0.001 a second, less than 1 B a second read"},
 		"plan --rows 8640000 --policy " + file:                    {"as rows", "which is 50 % of the time", "a range every 12.5s", "one pass     12h\n"},
 		"plan --rows 8640000 --mode thumbprints --policy " + file: {"as thumbprints"},
 	} {

@@ -3,7 +3,6 @@ package command
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +13,15 @@ import (
 func Policy(f *Flags) *cobra.Command {
 	c := &cobra.Command{Use: "policy", Short: "Check policy files, print their JSON Schema, work out what one comes to", Args: cobra.NoArgs}
 	c.AddCommand(&cobra.Command{
-		Use: "validate FILE...", Short: "Check policy files: every fault with line and column; exit status 1 when there is one", Args: cobra.MinimumNArgs(1),
+		Use: "validate FILE...", Short: "Check policy files: every fault with line and column; exit status 1 when there is one",
+		Long: "validate checks each file as run would read it, and opens nothing else. Warnings are of what is allowed and perhaps not meant; they change no exit status.\n\n" +
+			"Exit status: 0 all are valid, 1 at least one is not, 2 one can't be read.",
+		Args: func(_ *cobra.Command, files []string) error {
+			if len(files) == 0 {
+				return errors.New("name the policy files: trickle policy validate FILE...")
+			}
+			return nil
+		},
 		Example: "  trickle policy validate policy.yaml\n  trickle policy validate --format json policies/*.yaml",
 		RunE:    func(c *cobra.Command, files []string) error { return validate(c, f, files) },
 	}, &cobra.Command{
@@ -43,9 +50,6 @@ func validate(c *cobra.Command, f *Flags, files []string) error {
 	var found bool
 	verdicts := make([]verdict, 0, len(files))
 	for _, file := range files {
-		if _, err := os.Stat(file); err != nil {
-			return err
-		}
 		_, warnings, err := policy.Load(file)
 		v := verdict{File: file, Valid: err == nil, Problems: []policy.Problem{}, Warnings: append([]policy.Warning{}, warnings...)}
 		var problems policy.Errors

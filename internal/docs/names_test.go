@@ -210,6 +210,7 @@ func TestAFaultInACommandIsSeen(t *testing.T) {
 		fault string // part of it; empty: none
 	}{
 		{"trickle run --replica DSN", ""},
+		{"trickle run --without-kafka", ""},
 		{"TRICKLE_BROKERS=k:9092 trickle status --format json", ""},
 		{"go run ./cmd/trickle demo --duration 2m", ""},
 		{"trickle policy validate orders.yaml", ""},
