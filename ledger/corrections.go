@@ -197,6 +197,7 @@ func (f Filter) shared(w *conditions, what int) {
 		if f.After.ID.Copy {
 			from = copies
 		}
+		w.add("c.at <= ?", f.After.At) // which an index can be gone along by
 		w.add("(c.at, "+strconv.Itoa(what)+", c.id) < (?::timestamptz, ?::integer, ?::bigint)", f.After.At, from, f.After.ID.N)
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -24,26 +23,33 @@ func correctionsCommand(f *command.Flags) *cobra.Command {
 		Long: "corrections lists the journal, newest first: each row that was corrected, and each range that a resync copied whole, with what became of it. Of keys and values it\n" +
 			"shows what the policy's privacy allows: with keys: hash, --key takes the hash that logs and this list show too.\n\n" +
 			"The order does not change while new ones come: a page ends with what --after takes to go on behind it. With --format json it is one object:\n" +
-			"{\"corrections\": [...], \"next\": \"\"}, where next is what --after takes, and empty at the end.",
+			"{\"corrections\": [...], \"next\": \"\"}, where next is what --after takes, and empty at the end. Lines are written as they are read, and not held:\n" +
+			"--limit 0 lists a journal of any size, and JSON that an error cut short is no whole object.\n\n" +
+			"Exit status: 0, also where there is none, 2 on an error.",
 		Example: "  trickle-consumer corrections --policy policy.yaml --since 1h\n" +
 			"  trickle-consumer corrections --policy policy.yaml --table public.orders --kind extra --since \"2026-11-26 08:00\" --until \"2026-11-26 09:00\"\n" +
 			"  trickle-consumer corrections --policy policy.yaml --key 42                   # several key columns: 10,1, or '{\"id\": 10, \"line\": 1}'\n" +
 			"  trickle-consumer corrections --policy policy.yaml --outcome open             # written, not confirmed yet\n" +
 			"  trickle-consumer corrections --policy policy.yaml --limit 0 --format json",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := q.Check(); err != nil {
+				return err
+			}
 			return withOffice(c, f, func(o *app.Office) error {
-				list, err := o.Corrections(c.Context(), q)
-				if err != nil {
-					return err
-				}
-				if f.JSON() {
-					return command.PrintJSON(c.OutOrStdout(), list)
-				}
 				nothing := "nothing was corrected yet"
 				if q.Searches() {
 					nothing = "nothing in the journal is like that"
 				}
-				return printCorrections(c.OutOrStdout(), list, nothing)
+				text := newTextLister(c.OutOrStdout(), nothing)
+				var l lister = text
+				if f.JSON() {
+					l = &jsonLister{out: c.OutOrStdout()}
+				}
+				next, err := o.Corrections(c.Context(), q, l.line)
+				if err != nil {
+					return errors.Join(err, text.table.Close()) // what was read before it
+				}
+				return l.end(next)
 			})
 		},
 	}
@@ -71,34 +77,6 @@ func journalFlags(c *cobra.Command, f *command.Flags, q *app.JournalQuery) {
 	command.Complete(c, "table", f.Tables)
 	command.Complete(c, "kind", command.Words(app.JournalKinds()...))
 	command.Complete(c, "resync", resyncIDs(f))
-}
-
-func printCorrections(out io.Writer, list app.Corrections, nothing string) error {
-	if len(list.Corrections) == 0 {
-		_, err := fmt.Fprintln(out, nothing)
-		return err
-	}
-	w := table.NewWriter()
-	w.SetStyle(table.StyleLight)
-	w.AppendHeader(table.Row{"id", "at (UTC)", "table", "kind", "key", "changed", "outcome", "resync", "trace"})
-	for _, c := range list.Corrections {
-		key, changed := c.Key, strings.Join(c.Columns, ", ")
-		if c.Range != "" {
-			key, changed = c.Range, humanize.Comma(c.Rows)+" rows"
-		}
-		w.AppendRow(table.Row{c.ID, c.At.Format(timeShown), c.Table, c.Kind, command.Visible(key), command.Visible(changed), c.Outcome, c.Resync, cmp.Or(c.TraceLink, c.Trace)})
-		for _, column := range c.Columns {
-			if c.Before != nil {
-				w.AppendRow(table.Row{"", "", "", "", "", command.Visible(fmt.Sprintf("%s: %s → %s", column, shown(c.Before[column]), shown(c.After[column]))), "", "", ""})
-			}
-		}
-	}
-	more := ""
-	if list.Next != "" {
-		more = "more: --after " + list.Next + "\n"
-	}
-	_, err := fmt.Fprint(out, w.Render()+"\n"+more)
-	return err
 }
 
 // shown is a value in a list.
@@ -129,7 +107,7 @@ func undoCommand(f *command.Flags) *cobra.Command {
 			"written since stays. Each is undone in one transaction with its mark in the journal, the newest first; of a range that was copied whole (copy-ID) the rows go that nobody has\n" +
 			"written since. It first lists what it would do, and why it can't do some of it; then it asks, on a terminal, or takes --yes.\n\n" +
 			"What is undone differs from the source again, so that a running detector finds and corrects it anew, unless the policy says detect.action: report, or the brake is on. A brake\n" +
-			"that is on and a gate that is closed do not keep a person from undoing; a restore that is under way does.\n\n" +
+			"that is on and a gate that is closed do not keep a person from undoing; a restore that is under way does. More than 50,000 corrections, or 256 MiB of their rows, are refused: take the newest first, with a later --since.\n\n" +
 			"Exit status: 0 all was undone (with --dry-run: can be), 1 some could not, with the reason, 2 an error or nothing was confirmed, 130 interrupted.",
 		Example: "  trickle-consumer undo --policy policy.yaml 1041 1042\n" +
 			"  trickle-consumer undo --policy policy.yaml --since 1h --table public.orders --dry-run\n" +
@@ -147,6 +125,9 @@ func undoCommand(f *command.Flags) *cobra.Command {
 			asks := !dry && !yes
 			if asks && (f.JSON() || !command.OnTerminal(c.InOrStdin()) || !command.OnTerminal(c.OutOrStdout())) {
 				return errors.New("nothing was undone: there is nobody to ask; give --dry-run to see what would be done, and --yes to do it")
+			}
+			if err := q.Check(); err != nil {
+				return err
 			}
 			return withOffice(c, f, func(o *app.Office) error { return undo(c, f, o, undoing{q, dry, asks}) })
 		},

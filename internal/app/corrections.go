@@ -37,12 +37,6 @@ type CorrectionLine struct {
 	TraceLink string `json:"trace_link,omitempty"`
 }
 
-// Corrections is a page of the journal, newest first.
-type Corrections struct {
-	Corrections []CorrectionLine `json:"corrections"`
-	Next        string           `json:"next"` // the cursor behind it; empty at the end
-}
-
 // JournalQuery is what of the journal is asked for, as people write it.
 type JournalQuery struct {
 	Tables, Kinds, Outcomes []string
@@ -146,32 +140,35 @@ func Moment(flag, text string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%s %q is no time: give how long ago (10m, 2h, 7d), a date (2026-11-26), or a time (2026-11-26 08:30 or 2026-11-26T08:30:00Z, in UTC unless it says otherwise)", flag, text)
 }
 
-// Corrections lists the journal.
-func (o *Office) Corrections(ctx context.Context, q JournalQuery) (Corrections, error) {
-	out := Corrections{Corrections: []CorrectionLine{}}
+// Check refuses a query that can't be meant, before anything is opened.
+func (q JournalQuery) Check() error {
+	_, err := q.filter(time.Now())
+	return err
+}
+
+// Corrections lists the journal, newest first, line by line, and returns the cursor behind what was listed: empty at the end.
+func (o *Office) Corrections(ctx context.Context, q JournalQuery, show func(CorrectionLine) error) (next string, err error) {
 	f, err := q.filter(time.Now())
 	if err != nil {
-		return out, err
+		return "", err
 	}
 	if f.Limit > 0 {
 		f.Limit++ // tells whether there are more
 	}
-	list, err := o.Ledger.Corrections(ctx, f)
-	if err != nil {
-		return out, err
-	}
-	if f.Limit > 0 && len(list) == f.Limit {
-		list = list[:f.Limit-1]
-		out.Next = list[len(list)-1].Cursor().String()
-	}
-	for _, c := range list {
+	listed, last := 0, ledger.Cursor{}
+	err = o.Ledger.Each(ctx, f, func(c ledger.Recorded) error {
+		if listed == q.Limit && q.Limit > 0 {
+			next = last.String()
+			return nil
+		}
+		listed, last = listed+1, c.Cursor()
 		line, err := o.line(c)
 		if err != nil {
-			return out, err
+			return err
 		}
-		out.Corrections = append(out.Corrections, line)
-	}
-	return out, nil
+		return show(line)
+	})
+	return next, err
 }
 
 // line is a correction as it may be shown.

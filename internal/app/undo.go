@@ -14,8 +14,26 @@ import (
 	"github.com/trickle-verify/trickle/scanner"
 )
 
-// mostUndone is how many lines of the journal are held at once.
-const mostUndone = 50_000
+// What of the journal is held at once, since it is decided for all of it what can be undone, newest first, before anything is.
+const (
+	mostUndone      = 50_000    // lines
+	mostUndoneBytes = 256 << 20 // of their rows
+)
+
+// held are the lines of a plan.
+type held struct {
+	list  []ledger.Recorded
+	bytes int
+}
+
+// take adds a line, if it still fits.
+func (h *held) take(c ledger.Recorded) error {
+	if h.bytes += c.Size(); len(h.list) == mostUndone || h.bytes > mostUndoneBytes {
+		return fmt.Errorf("these are more than %d corrections, or than %d MiB of their rows, which is what one undo takes: take the newest first, with a later --since, or a part with --table or --kind", mostUndone, mostUndoneBytes>>20)
+	}
+	h.list = append(h.list, c)
+	return nil
+}
 
 // UndoLine is a line of the journal that is to be undone, and what comes of it.
 type UndoLine struct {
@@ -50,18 +68,16 @@ func (o *Office) PlanUndo(ctx context.Context, q JournalQuery) (*Undoing, error)
 	if o.refused != nil {
 		return nil, o.refused
 	}
-	q.notUndone, q.Limit = len(q.IDs) == 0, mostUndone+1
+	q.notUndone, q.Limit = len(q.IDs) == 0, 0
 	f, err := q.filter(time.Now())
 	if err != nil {
 		return nil, err
 	}
-	list, err := o.Ledger.Corrections(ctx, f)
-	if err != nil {
+	var h held
+	if err := o.Ledger.Each(ctx, f, h.take); err != nil {
 		return nil, err
 	}
-	if len(list) > mostUndone {
-		return nil, fmt.Errorf("these are more than %d corrections: take fewer with --until, --table or --kind, the newest first", mostUndone)
-	}
+	list := h.list
 	u := &Undoing{Corrections: []*UndoLine{}, Warnings: []string{}, office: o}
 	u.undoer = replica.NewUndoer(o.pool, o.Ledger, replica.Options{Map: o.mapping, Write: func() replica.Writing { return writing(o.policy) }})
 	reasons, err := u.undoer.Check(ctx, list)

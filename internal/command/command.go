@@ -2,7 +2,7 @@
 //
 // It decides that a command exits 0 on success, 1 where a check found something, 2 on an error, 130 where an interrupt kept it from its end, and that an
 // error is one line that says what to do next. What always holds: the first interrupt ends a command in order, the second at once; nothing secret is printed. When a
-// command fails, standard output holds nothing that could be taken for a result.
+// command fails, standard output holds nothing that could be taken for a whole result: a list that is written as it is read has no end then.
 package command
 
 import (
