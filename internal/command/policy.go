@@ -18,7 +18,7 @@ func Policy(f *Flags) *cobra.Command {
 			"Exit status: 0 all are valid, 1 at least one is not, 2 one can't be read.",
 		Args: func(_ *cobra.Command, files []string) error {
 			if len(files) == 0 {
-				return errors.New("name the policy files: trickle policy validate FILE...")
+				return errors.New("trickle policy validate takes policy files: name at least one FILE")
 			}
 			return nil
 		},

@@ -134,7 +134,7 @@ func TestBadInput(t *testing.T) {
 		"policy that isn't there, validate":    {trickle("policy", "validate", "/nonexistent/policy.yaml"), 2, []string{"/nonexistent/policy.yaml"}},
 		"policy that is a folder":              {single(t.TempDir()), 2, []string{"is a folder", "reading the policy"}},
 		"policy that is empty":                 {consumer("status", "--policy", writeFile(t, "policy.yaml", "")), 2, []string{"policy.yaml:1:1", "pipeline and tables"}},
-		"no policy to validate":                {trickle("policy", "validate"), 2, []string{"policy validate FILE"}},
+		"no policy to validate":                {trickle("policy", "validate"), 2, []string{"policy validate", "FILE"}},
 		"without Kafka and with brokers":       {trickle("run", "--policy", d.policy, "--source", d.src.dsn, "--without-kafka", "--brokers", nowhere), 2, []string{"--without-kafka", "--brokers"}},
 		"without Kafka and a replica":          {trickle("run", "--policy", d.policy, "--source", d.src.dsn, "--without-kafka"), 2, []string{"TRICKLE_REPLICA_DSN"}},
 		"a wait of less than nothing":          {single(d.policy, "--wait", "-1s"), 2, []string{"--wait -1s"}},
