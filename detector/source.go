@@ -222,7 +222,7 @@ func (s *Source) KeyDigests(ctx context.Context, t Table, q Question) (Listing, 
 	}
 	body := reply.GetKeyDigestsReply()
 	if body == nil {
-		return Listing{}, fmt.Errorf("the publisher's answer about range %s of %s is no list of keys", q.Range, t.Name)
+		return Listing{}, fmt.Errorf("the publisher's answer about a range of %s is no list of keys", t.Name)
 	}
 	l := listing(reply, body.GetRows())
 	l.Equal, l.Covered, l.More = body.GetEqual(), message.RangeOf(body.GetRange()), body.GetMore()
@@ -241,7 +241,7 @@ func (s *Source) Copy(ctx context.Context, t Table, q Question) (Listing, error)
 	}
 	body := reply.GetRowsReply()
 	if body == nil {
-		return Listing{}, fmt.Errorf("the publisher's answer about range %s of %s holds no rows", q.Range, t.Name)
+		return Listing{}, fmt.Errorf("the publisher's answer about a range of %s holds no rows", t.Name)
 	}
 	l := listing(reply, body.GetRows())
 	l.Covered, l.More = message.RangeOf(body.GetRange()), body.GetMore()

@@ -42,7 +42,7 @@ func (l *Ledger) Record(ctx context.Context, v entry.Verified, suspects []drift.
 		return l.agree(ctx, tx, v)
 	})
 	if err != nil {
-		return fmt.Errorf("recording range %s of %s: %w", v.Range, v.Table, err)
+		return fmt.Errorf("recording a range of %s: %w", v.Table, err)
 	}
 	return nil
 }

@@ -51,6 +51,17 @@ func (r Range) String() string {
 	return "(" + lo + ", " + hi + "]"
 }
 
+// Shown is the range with its bounds as something, such as a policy's privacy, lets keys be shown.
+func (r Range) Shown(key func(string) string) string {
+	if r.Lo != nil {
+		r.Lo = Key{key(r.Lo.String())}
+	}
+	if r.Hi != nil {
+		r.Hi = Key{key(r.Hi.String())}
+	}
+	return r.String()
+}
+
 // Proto returns the wire form.
 func (r Range) Proto() *tricklepb.Range {
 	return &tricklepb.Range{Lo: r.Lo.Proto(), Hi: r.Hi.Proto()}

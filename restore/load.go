@@ -15,14 +15,13 @@ import (
 	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/digest"
 	"github.com/trickle-verify/trickle/entry"
-	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/postgres"
 )
 
 // DifferenceError says that the rows which were copied in are not those that the set's manifest tells of. None of them was kept.
 type DifferenceError struct {
 	Table, Object string
-	Range         message.Range
+	Range         string // as its bounds may be shown
 	Want, Got     digest.Thumbprint
 }
 
@@ -241,9 +240,10 @@ func discard(ctx context.Context, conn *pgxpool.Conn, loading map[*table]*postgr
 // copy brings in one range: in one transaction the rows, their sum, and that it is done.
 func (w *work) copy(ctx context.Context, conn *pgxpool.Conn, g *postgres.Loading, j job) error {
 	t, o := j.table, j.object
+	shown := o.Range.Shown(w.o.Key)
 	rows, err := w.Store.Open(ctx, w.m, t.Table, o)
 	if err != nil {
-		return fmt.Errorf("range %s of %s: %w", o.Range, t.Table.Table, err)
+		return fmt.Errorf("range %s of %s: %w", shown, t.Table.Table, err)
 	}
 	defer rows.Close()
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
@@ -269,17 +269,17 @@ func (w *work) copy(ctx context.Context, conn *pgxpool.Conn, g *postgres.Loading
 		// The build computes sums itself where it can. Were one of them computed otherwise than a server does, the range could never be restored: the table's own rows, read back and summed
 		// as the build does, tell that from rows that are others.
 		if again, can, err := g.Reread(ctx, c, t.Digest); err != nil || !can || again != want {
-			return errors.Join(&DifferenceError{Table: t.to.Name.String(), Object: o.Name, Range: o.Range, Want: want, Got: print}, err)
+			return errors.Join(&DifferenceError{Table: t.to.Name.String(), Object: o.Name, Range: shown, Want: want, Got: print}, err)
 		}
 		w.Log.Warn("the rows of a range are those that were exported, and this server sums them otherwise than the build did: please report the types of the table's columns",
-			"table", t.to.Name.String(), "object", o.Name, "range", o.Range.String())
+			"table", t.to.Name.String(), "object", o.Name, "range", shown)
 		return nil
 	})
 	var difference *DifferenceError
 	if err == nil || errors.As(err, &difference) {
 		return err
 	}
-	return fmt.Errorf("copying object %s, range %s, into %s: %w", o.Name, o.Range, t.to.Name, err)
+	return fmt.Errorf("copying object %s, range %s, into %s: %w", o.Name, shown, t.to.Name, err)
 }
 
 // unhurried takes off the limits that a role may have for what takes long when something has hung.

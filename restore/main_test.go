@@ -197,7 +197,7 @@ func newWorld(t testing.TB, source, replica *pgxpool.Pool, e export) *world {
 	t.Helper()
 	w := &world{source: source, replica: replica, rules: e.rules}
 	w.set, w.store, w.bucket = set(t, source, e)
-	w.options = restore.Options{Pipeline: pipeline, Map: func(table string) (restore.Mapping, bool) {
+	w.options = restore.Options{Pipeline: pipeline, Key: func(key string) string { return "key " + key }, Map: func(table string) (restore.Mapping, bool) {
 		return restore.Mapping{Name: postgres.ParseName(table), Rules: e.rules[table]}, slices.Contains(e.tables, table)
 	}}
 	return w

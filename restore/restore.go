@@ -82,6 +82,8 @@ type Options struct {
 	Memory string
 	// Arguments are recorded with the restore, for people.
 	Arguments map[string]string
+	// Key is how a key may be shown, as privacy has it; nil: not at all.
+	Key func(string) string
 	// Progress is told how far it is, from one goroutine at a time; nil: nobody is.
 	Progress func(Progress)
 	// NewID names restores.
@@ -112,6 +114,9 @@ func New(p Parts, o Options) *Restorer {
 	}
 	if o.Memory == "" {
 		o.Memory = "256MB"
+	}
+	if o.Key == nil {
+		o.Key = func(string) string { return "…" }
 	}
 	if o.NewID == nil {
 		o.NewID = func() string { return time.Now().UTC().Format("20060102T150405.000000000Z") }

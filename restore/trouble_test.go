@@ -59,7 +59,7 @@ func TestObjectsThatAreNotWhatTheyShouldBe(t *testing.T) {
 			}
 			c.spoil(t, w, &w.set.Tables[0].Objects[2])
 			_, err = w.restorer().Load(t.Context(), w.set)
-			holds(t, err, append(c.want, right.Name, "public.orders", right.Range.String())...)
+			holds(t, err, append(c.want, right.Name, "public.orders", right.Range.Shown(w.options.Key))...)
 			if got := one(t, w.replica, "SELECT count(*) || ' ' || max(id) FROM public.orders"); got != "40 40" {
 				t.Error(got)
 			}

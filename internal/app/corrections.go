@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/ledger"
-	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/postgres"
 )
@@ -183,7 +182,7 @@ func (o *Office) line(c ledger.Recorded) (CorrectionLine, error) {
 	out.TraceLink = o.policy.Tracing.LinkTo(c.TraceID)
 	p := o.policy.Privacy
 	if c.ID.Copy {
-		out.Range, out.Rows = veiledRange(p, c.Range), c.Rows
+		out.Range, out.Rows = c.Range.Shown(p.Key), c.Rows
 		return out, nil
 	}
 	out.Key = p.Key(c.Key.String())
@@ -200,17 +199,6 @@ func (o *Office) line(c ledger.Recorded) (CorrectionLine, error) {
 	}
 	out.After, err = veiledRow(p, c.After, key)
 	return out, err
-}
-
-// veiledRange is a range as the policy lets it be shown.
-func veiledRange(p policy.Privacy, r message.Range) string {
-	if r.Lo != nil {
-		r.Lo = message.Key{p.Key(r.Lo.String())}
-	}
-	if r.Hi != nil {
-		r.Hi = message.Key{p.Key(r.Hi.String())}
-	}
-	return r.String()
 }
 
 // veiledRow is a row's image as the policy lets it be shown, nil where it may not be.

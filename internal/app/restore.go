@@ -197,7 +197,7 @@ func (r *restoration) mapping(table string) (restore.Mapping, bool) {
 func (r *restoration) restorer(source string) *restore.Restorer {
 	return restore.New(restore.Parts{Pool: r.pool, Ledger: r.ledger, Store: r.store, Log: r.Log}, restore.Options{
 		Pipeline: r.policy.Pipeline, Source: source, Map: r.mapping, Replace: r.options.Replace, Jobs: r.options.Jobs, Role: r.policy.Detect.SessionReplicationRole,
-		Arguments: r.arguments(), NewID: newID,
+		Arguments: r.arguments(), NewID: newID, Key: r.policy.Privacy.Key,
 		Progress: func(p restore.Progress) {
 			phase := PhaseLoad
 			if p.Ranges == 0 { // nothing but what waited for CDC

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/trickle-verify/trickle/entry"
 	"github.com/trickle-verify/trickle/ledger"
 	"github.com/trickle-verify/trickle/message"
+	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/transport"
 )
 
@@ -147,5 +149,26 @@ func TestRestoreRemembersWhatItCouldNotMake(t *testing.T) {
 	report, err := r.restore(o)
 	if err != nil || report.Sound() || len(report.Failed) != 1 || report.Failed[0].Name != "t_v_key" || !strings.Contains(report.Failed[0].SQL, "t_v_key") || report.Failed[0].Error == "" {
 		t.Errorf("%+v, %v", report, err)
+	}
+}
+
+// What fails names a range as privacy has its keys shown: in the error, and in what the replica remembers of it.
+func TestRestoreShowsKeysAsPrivacyHasThem(t *testing.T) {
+	t.Parallel()
+	r := newRestoreRig(t)
+	first := r.build().Tables[0].Objects[0]
+	file := filepath.Join(strings.TrimPrefix(r.store, "file://"), "shop", filepath.FromSlash(first.Name))
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 4
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shown := first.Range.Shown(policy.Privacy{}.Key)
+	r.refused(RestoreOptions{PlayForward: true, Jobs: 1}, first.Name, shown)
+	if got := r.value(r.dst, `SELECT failure FROM trickle.restores`); !strings.Contains(shown, "#") || !strings.Contains(got, shown) || strings.Contains(got, first.Range.String()) {
+		t.Errorf("the replica remembers %s", got)
 	}
 }
