@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -22,6 +23,7 @@ import (
 
 const (
 	retryDelay      = 100 * time.Millisecond
+	letGo           = 30 * time.Second // for a server to see that who read a slot has gone
 	maxMessageBytes = 16 << 20
 )
 
@@ -101,15 +103,30 @@ func publication(cfg Config) string {
 	return "DO $cdc$ BEGIN " + create + "; EXCEPTION WHEN duplicate_object THEN NULL; END $cdc$"
 }
 
-// Drop removes the slot and the publication. The source must have ended.
+// Drop removes the slot and the publication. The source must have ended; that the server sees that a moment later is waited for.
 func Drop(ctx context.Context, cfg Config) error {
 	conn, err := pgx.Connect(ctx, cfg.Source)
 	if err != nil {
 		return fmt.Errorf("cdc source: %w", err)
 	}
-	_, slotErr := conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1`, cfg.Slot)
+	slotErr := dropSlot(ctx, conn, cfg.Slot)
 	_, pubErr := conn.Exec(ctx, "DROP PUBLICATION IF EXISTS "+pgx.Identifier{cfg.Slot}.Sanitize())
 	return errors.Join(slotErr, pubErr, conn.Close(ctx))
+}
+
+func dropSlot(ctx context.Context, conn *pgx.Conn, slot string) error {
+	for deadline := time.Now().Add(letGo); ; {
+		_, err := conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1`, slot)
+		var server *pgconn.PgError
+		if !errors.As(err, &server) || server.Code != "55006" || time.Now().After(deadline) { // object_in_use
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(retryDelay):
+		}
+	}
 }
 
 // quoteTable quotes schema.name for SQL.
