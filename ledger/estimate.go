@@ -35,7 +35,7 @@ func (l *Ledger) SaveCycle(ctx context.Context, cycle time.Duration) error {
 
 // reportEstimates reckons it for every table of the report. A look counts from its verification, so what was found counts since the oldest look. A full resync that
 // is done has looked at every row since it started, and whatever it mended befell them before. Rows that a resync copied into a range that was empty are no drift
-// that a look could have found, so they do not count.
+// that a look could have found, so they do not count. A look from before what the journal still has counts as none: what was corrected since then is not known any more.
 func (l *Ledger) reportEstimates(ctx context.Context, tx pgx.Tx, r *Report) error {
 	rows, err := tx.Query(ctx, `SELECT t.table_name, t.ranges, g.n, g.rows, g.differed, g.row_cycles, g.range_cycles,
 			(SELECT count(*) FROM trickle.corrections c WHERE c.pipeline = t.pipeline AND c.table_name = t.table_name AND c.at >= g.oldest
@@ -47,7 +47,7 @@ func (l *Ledger) reportEstimates(ctx context.Context, tx pgx.Tx, r *Report) erro
 				coalesce(sum(rows * a.cycles), 0)::float8 AS row_cycles, coalesce(sum(a.cycles), 0)::float8 AS range_cycles
 			FROM trickle.ranges g, LATERAL (SELECT greatest(g.verified_at, walked.at) AS at) w,
 				LATERAL (SELECT w.at, greatest(0, extract(epoch FROM clock_timestamp() - w.at) / greatest(1, extract(epoch FROM p.cycle_length)))::float8 AS cycles) a
-			WHERE g.pipeline = t.pipeline AND g.table_name = t.table_name AND g.cycle + 1 >= t.cycle) g
+			WHERE g.pipeline = t.pipeline AND g.table_name = t.table_name AND g.cycle + 1 >= t.cycle AND a.at > p.journal_from) g
 		WHERE t.pipeline = $1 ORDER BY 1`, l.pipeline)
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 // Passes tells what resyncs have come to, one for each table, by table.
 func (l *Ledger) Passes(ctx context.Context, ids []string) ([]entry.Pass, error) {
 	rows, err := l.pool.Query(ctx, `SELECT s.id, s.table_name, s.state, s.planned, s.rows, g.n, g.done, g.agreed, s.refused, coalesce(s.failure, ''),
-			(SELECT count(*) FROM trickle.corrections c WHERE c.resync_id = s.id) + (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.resync_id = s.id),
+			greatest(s.corrected, (SELECT count(*) FROM trickle.corrections c WHERE c.resync_id = s.id) + (SELECT coalesce(sum(c.rows), 0)::bigint FROM trickle.copies c WHERE c.resync_id = s.id)),
 			(SELECT count(*) FROM trickle.suspects c WHERE c.resync_id = s.id)
 		FROM trickle.resyncs s
 		CROSS JOIN LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE done) AS done, count(*) FILTER (WHERE done AND differing = 0) AS agreed

@@ -28,7 +28,8 @@ type Report struct {
 	// Baselines are the sets of the base-line view that were heard of, newest first.
 	Baselines []BaselineReport `json:"baselines"`
 	// Unconfirmed counts corrections, and rows copied in bulk, that were written and not confirmed yet.
-	Unconfirmed int `json:"unconfirmed"`
+	Unconfirmed int           `json:"unconfirmed"`
+	Journal     JournalReport `json:"journal"`
 	// Refused counts messages that could not be read or believed.
 	Refused       int    `json:"refused"`
 	RefusedReason string `json:"refused_reason"`
@@ -148,12 +149,12 @@ const staleGate = time.Minute
 
 // Report reads how things stand. It fails with ErrNotMigrated where no detector ever ran, and names the pipelines there are when this one is unknown.
 func (l *Ledger) Report(ctx context.Context) (Report, error) {
-	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportUnscanned, l.reportReported, l.reportEstimates, l.reportResyncs, l.reportRestore, l.reportBaselines, l.reportJournal)
+	return l.read(ctx, l.reportPipeline, l.reportKept, l.reportTables, l.reportUnscanned, l.reportReported, l.reportEstimates, l.reportResyncs, l.reportRestore, l.reportBaselines, l.reportJournal)
 }
 
 // Standing is a Report without what was corrected, so that it costs as much however long the journal has grown.
 func (l *Ledger) Standing(ctx context.Context) (Report, error) {
-	return l.read(ctx, l.reportPipeline, l.reportTables, l.reportUnscanned, l.reportReported, l.reportResyncs)
+	return l.read(ctx, l.reportPipeline, l.reportKept, l.reportTables, l.reportUnscanned, l.reportReported, l.reportResyncs)
 }
 
 func (l *Ledger) read(ctx context.Context, parts ...func(context.Context, pgx.Tx, *Report) error) (Report, error) {
@@ -234,7 +235,7 @@ func (l *Ledger) reportTables(ctx context.Context, tx pgx.Tx, r *Report) error {
 }
 
 func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error {
-	rows, err := tx.Query(ctx, `SELECT s.id, s.scope, s.table_name, s.state, s.rows, s.reason, coalesce(s.failure, ''), s.requested_at, s.ended_at, g.n, g.done,
+	rows, err := tx.Query(ctx, `SELECT s.id, s.scope, s.table_name, s.state, s.rows, s.reason, coalesce(s.failure, ''), s.requested_at, s.ended_at, s.corrected, g.n, g.done,
 			d.state, coalesce(d.signal, ''), coalesce(d.attempts, 0), coalesce(d.rows, 0),
 			coalesce(d.remaining, 0), coalesce(d.failure, '')
 		FROM trickle.resyncs s
@@ -248,7 +249,7 @@ func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error 
 		var s ResyncReport
 		var snapshot SnapshotReport
 		var state *string
-		err := row.Scan(&s.ID, &s.Scope, &s.Table, &s.State, &s.Rows, &s.Why, &s.Failure, &s.Requested, &s.Ended, &s.Ranges, &s.RangesDone,
+		err := row.Scan(&s.ID, &s.Scope, &s.Table, &s.State, &s.Rows, &s.Why, &s.Failure, &s.Requested, &s.Ended, &s.Corrected, &s.Ranges, &s.RangesDone,
 			&state, &snapshot.Signal, &snapshot.Attempts, &snapshot.Rows, &snapshot.Remaining, &snapshot.Failure)
 		if state != nil {
 			snapshot.State, s.Snapshot = *state, &snapshot
@@ -261,7 +262,8 @@ func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error 
 // reportJournal counts what was corrected, in one pass over the journal.
 func (l *Ledger) reportJournal(ctx context.Context, tx pgx.Tx, r *Report) error {
 	rows, err := tx.Query(ctx, `SELECT table_name, coalesce(resync_id, ''), kind, count(*) FROM trickle.corrections WHERE pipeline = $1 GROUP BY 1, 2, 3
-		UNION ALL SELECT table_name, resync_id, 'missing', sum(rows)::bigint FROM trickle.copies WHERE pipeline = $1 GROUP BY 1, 2`, l.pipeline)
+		UNION ALL SELECT table_name, resync_id, 'missing', sum(rows)::bigint FROM trickle.copies WHERE pipeline = $1 GROUP BY 1, 2
+		UNION ALL SELECT table_name, '', what, n FROM trickle.removed WHERE pipeline = $1 AND table_name <> ''`, l.pipeline)
 	if err != nil {
 		return err
 	}
@@ -286,7 +288,7 @@ func (l *Ledger) reportJournal(ctx context.Context, tx pgx.Tx, r *Report) error 
 		r.Tables[i].Corrected = tables[t.Table]
 	}
 	for i, s := range r.Resyncs {
-		r.Resyncs[i].Corrected = resyncs[s.ID]
+		r.Resyncs[i].Corrected = max(s.Corrected, resyncs[s.ID]) // what it came to when it ended, where the journal has less by now
 	}
 	return err
 }
@@ -299,7 +301,8 @@ type ResyncCount struct {
 
 // ResyncCounts counts all resyncs that there ever were.
 func (l *Ledger) ResyncCounts(ctx context.Context) ([]ResyncCount, error) {
-	rows, err := l.pool.Query(ctx, `SELECT scope, state, count(*) FROM trickle.resyncs WHERE pipeline = $1 GROUP BY 1, 2`, l.pipeline)
+	rows, err := l.pool.Query(ctx, `SELECT scope, state, sum(n)::bigint FROM (SELECT scope, state, count(*) AS n FROM trickle.resyncs WHERE pipeline = $1 GROUP BY 1, 2
+		UNION ALL SELECT split_part(what, ' ', 1), split_part(what, ' ', 2), n FROM trickle.removed WHERE pipeline = $1 AND table_name = '') s GROUP BY 1, 2`, l.pipeline)
 	if err != nil {
 		return nil, fmt.Errorf("counting resyncs: %w", missing(err))
 	}

@@ -68,6 +68,17 @@ CREATE TABLE IF NOT EXISTS trickle.copies (
 );
 CREATE INDEX IF NOT EXISTS copies_open ON trickle.copies (resync_id, piece) WHERE closed_at IS NULL;
 
+CREATE INDEX IF NOT EXISTS copies_at ON trickle.copies (pipeline, at);
+
+-- How much has left the ledger for its age (detect.journal), so that totals go on: corrections and copied rows by kind, resyncs by scope and how they ended.
+CREATE TABLE IF NOT EXISTS trickle.removed (
+    pipeline   text NOT NULL,
+    table_name text NOT NULL,                 -- empty: of all tables
+    what       text NOT NULL,                 -- missing, mismatched, extra; full done, full failed, partial done, partial failed
+    n          bigint NOT NULL,
+    PRIMARY KEY (pipeline, table_name, what)
+);
+
 -- One row a pipeline: the source it is pinned to, the gate as last seen, the brake.
 CREATE TABLE IF NOT EXISTS trickle.pipelines (
     pipeline         text PRIMARY KEY,
@@ -85,7 +96,8 @@ CREATE TABLE IF NOT EXISTS trickle.pipelines (
     brake_released_at timestamptz NOT NULL DEFAULT '-infinity',
     refused          bigint NOT NULL DEFAULT 0, -- unreadable or forged messages
     refused_reason   text,
-    policy           jsonb                    -- that the detector works by: {"since": ..., "version": ..., "refused": ...}; NULL: it never said
+    policy           jsonb,                   -- that the detector works by: {"since": ..., "version": ..., "refused": ...}; NULL: it never said
+    journal_from     timestamptz NOT NULL DEFAULT '-infinity' -- what is older may have left the journal; all that is younger is there
 );
 
 DO $$ BEGIN
@@ -96,6 +108,10 @@ DO $$ BEGIN
     -- And before it told which policy is in force.
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.pipelines'::regclass AND attname = 'policy') THEN
         ALTER TABLE trickle.pipelines ADD COLUMN policy jsonb;
+    END IF;
+    -- For one that kept every correction for ever.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.pipelines'::regclass AND attname = 'journal_from') THEN
+        ALTER TABLE trickle.pipelines ADD COLUMN journal_from timestamptz NOT NULL DEFAULT '-infinity';
     END IF;
     -- For one from before it was reckoned how much may be drifted.
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'trickle.pipelines'::regclass AND attname = 'cycle_length') THEN

@@ -49,6 +49,7 @@ func (c *check) all() {
 	}
 	c.tables()
 	c.gate()
+	c.journal()
 	c.debezium()
 	c.baseline()
 	c.tracing()
@@ -188,6 +189,27 @@ func (c *check) gate() {
 	}
 	if g.OnOrder() && c.policy.Resync.Via == ViaDebezium {
 		c.warn("gate.heartbeat", "stands alone beside Debezium, where it overtakes rows that were committed before it, unless one topic carries all tables and the sink writes rows one by one: name gate.slot and gate.group too, or changes in flight are taken for drift")
+	}
+}
+
+// journal keeps what is still counted: by the brake over the window, and by the estimate of what may be drifted over two cycles.
+func (c *check) journal() {
+	const path = "detect.journal"
+	d, r := &c.policy.Detect, c.policy.Resync
+	if c.failed(path) {
+		return
+	}
+	cycles := Retention(2 * c.policy.Schedule.Cycle)
+	if !c.written(path) {
+		d.Journal = max(d.Journal, cycles, Retention(d.Window), Retention(r.Cooldown))
+	}
+	switch {
+	case d.Journal < Retention(d.Window):
+		c.refuse(path, "%s is shorter than detect.window (%s), over which the brake counts what is in the journal: give at least that", d.Journal, d.Window)
+	case d.Journal < Retention(r.Cooldown):
+		c.refuse(path, "%s is shorter than resync.cooldown (%s), for which the last resync has to be known: give at least that", d.Journal, r.Cooldown)
+	case d.Journal < cycles:
+		c.warn(path, "%s is shorter than two cycles (schedule.cycle is %s): ranges verified longer ago count as never verified where status says how many rows may be drifted", d.Journal, c.policy.Schedule.Cycle)
 	}
 }
 

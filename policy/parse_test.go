@@ -80,7 +80,7 @@ func TestDefaults(t *testing.T) {
 		Pipeline: "orders", Schedule: Schedule{Cycle: d(24 * time.Hour)}, Quiet: d(10 * time.Minute), MaxStaleness: d(7 * 24 * time.Hour), RangeRows: 5000,
 		Tables:   []Table{{Table: "public.orders", Mode: ModeThumbprints, Compare: "type", JSONB: "hash"}},
 		Gate:     Gate{MaxLag: d(30 * time.Second)},
-		Detect:   Detect{ActionCorrect, Confirm{d(5 * time.Second), 3}, d(10 * time.Minute), Brake{1000, 10000}, "origin"},
+		Detect:   Detect{ActionCorrect, Confirm{d(5 * time.Second), 3}, d(10 * time.Minute), Brake{1000, 10000}, Retention(d(90 * 24 * time.Hour)), "origin"},
 		Resync:   Resync{Threshold{Discrepancies: 20, MinRows: 1000}, threshold, ApprovalAuto, d(time.Hour), ViaSideChannel, 4, Debezium{SignalGroup: "kafka-signal", StartedWithin: d(2 * time.Minute), ProgressWithin: d(15 * time.Minute), Attempts: 5}},
 		Baseline: Baseline{Refresh: d(6 * time.Hour), Keep: 2, Object: 32 << 20},
 		Privacy:  Privacy{"hash", "omit"},
@@ -97,6 +97,14 @@ func TestDefaults(t *testing.T) {
 	}
 	if threshold.Discrepancies = 7; p.Resync.Full != threshold {
 		t.Errorf("a threshold that is written in part: %+v", p.Resync.Full)
+	}
+	for src, want := range map[string]string{
+		"schedule: {cycle: 60d}\n": "120d", "detect: {window: 100d}\n": "100d", "resync: {cooldown: 101d}\n": "101d", "detect: {journal: 400d}\n": "400d",
+		"detect: {journal: forever}\n": "forever", "schedule: {cycle: 60d}\ndetect: {journal: 30d}\n": "30d",
+	} {
+		if p, _, err := Parse("policy.yaml", []byte(minimal+src)); err != nil || p.Detect.Journal.String() != want {
+			t.Errorf("%s: the journal is kept %v, want %s: %v", src, p.Detect.Journal, want, err)
+		}
 	}
 	p, _, err = Parse("policy.yaml", []byte(minimal+"resync: {via: debezium, debezium: {topic_prefix: cdc}}\n"))
 	if err != nil {
@@ -178,6 +186,9 @@ func TestRefused(t *testing.T) {
 		{"two documents", minimal + "---\n" + minimal, "f:4:1: a second document"},
 		{"unknown key", minimal + "quite: 5m", `f:3:1: quite: unknown key "quite": did you mean "quiet"?`},
 		{"unknown key, nothing near", minimal + "rate: {zzzzzzzzzzz: 1}", "known here are rows_per_second, bytes_per_second, source_share"},
+		{"a journal shorter than the window", minimal + "detect: {window: 2d, journal: 1d}", "f:3:22: detect.journal: 24h is shorter than detect.window (2d)"},
+		{"a journal shorter than the cooldown", minimal + "resync: {cooldown: 2d}\ndetect: {journal: 25h}", "detect.journal: 25h is shorter than resync.cooldown (2d)"},
+		{"a journal of no time", minimal + "detect: {journal: never}", `detect.journal: "never" is no time: give a time such as 500ms, 10m, 1h30m, 24h or 7d (units ms, s, m, h, d, w), or forever`},
 		{"key twice", minimal + "quiet: 5m\nquiet: 6m", "f:4:1: quiet: is there twice, first on line 3"},
 		{"no value", minimal + "quiet:", "quiet: has no value"},
 		{"anchor", minimal + "quiet: &q 5m", "anchors, aliases and tags are not supported"},
@@ -294,6 +305,8 @@ func TestWarnings(t *testing.T) {
 		{"more than a heartbeat beside Debezium", "gate: {heartbeat: true, slot: debezium, group: sink}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}\nresync: {via: debezium, debezium: {topic_prefix: shop}}", ""},
 		{"a heartbeat that nobody vouches for", "gate: {heartbeat: true}", "gate.heartbeat"},
 		{"a heartbeat beside slot and group", "gate: {heartbeat: true, slot: debezium, group: sink}", ""},
+		{"a journal shorter than two cycles", "gate: {assume_lag: 1m}\ndetect: {journal: 30h}", "detect.journal"},
+		{"a journal without an end", "gate: {assume_lag: 1m}\nschedule: {cycle: 7d}\ndetect: {journal: forever}", ""},
 		{"slow heart", "gate: {heartbeat: {interval: 1m, in_commit_order: true}}", "gate.heartbeat.interval"},
 		{"nothing odd", "gate: {heartbeat: {in_commit_order: true}}\nschedule: {windows: [{start: '0 2 * * *', for: 1h}]}", ""},
 	} {

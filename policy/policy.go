@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"math"
 	"regexp"
 	"strings"
 	"time"
@@ -131,11 +132,12 @@ const (
 
 // Detect says what a replica does with drift.
 type Detect struct {
-	Action                 string   `yaml:"action" default:"correct" enum:"correct|report" doc:"Correct drift, or only report it."`
-	Confirm                Confirm  `yaml:"confirm" doc:"How a suspect is confirmed."`
-	Window                 Duration `yaml:"window" default:"10m" zero:"give the time over which discrepancies are counted" doc:"Discrepancies are counted over this time, for the brake and for resyncs."`
-	Brake                  Brake    `yaml:"brake" doc:"Within the window, more than this stops corrections until a person releases them."`
-	SessionReplicationRole string   `yaml:"session_replication_role" default:"origin" enum:"origin|replica" doc:"Whether triggers and foreign keys act on corrections (origin) or not (replica)."` // origin (default) or replica: whether triggers and foreign keys act on corrections
+	Action                 string    `yaml:"action" default:"correct" enum:"correct|report" doc:"Correct drift, or only report it."`
+	Confirm                Confirm   `yaml:"confirm" doc:"How a suspect is confirmed."`
+	Window                 Duration  `yaml:"window" default:"10m" zero:"give the time over which discrepancies are counted" doc:"Discrepancies are counted over this time, for the brake and for resyncs."`
+	Brake                  Brake     `yaml:"brake" doc:"Within the window, more than this stops corrections until a person releases them."`
+	Journal                Retention `yaml:"journal" default:"90d" zero:"give the time for which corrections can be undone, or forever" doc:"How long closed corrections are kept, whole rows and all, and can be undone: a time, or forever. If left out and two of schedule.cycle are longer than the default, these."`
+	SessionReplicationRole string    `yaml:"session_replication_role" default:"origin" enum:"origin|replica" doc:"Whether triggers and foreign keys act on corrections (origin) or not (replica)."` // origin (default) or replica: whether triggers and foreign keys act on corrections
 }
 
 // Confirm is how long a suspect waits before it is looked at again, and how many rounds of correction it gets.
@@ -228,6 +230,12 @@ func (t Tracing) LinkTo(id string) string {
 
 // Duration is written "10m", "24h" or "7d" in the file.
 type Duration time.Duration
+
+// Retention is for how long something is kept, written "90d", or "forever".
+type Retention Duration
+
+// Forever is a retention without an end.
+const Forever Retention = math.MaxInt64
 
 // Size is a number of bytes, written "1MiB" or "500kB" in the file.
 type Size int64

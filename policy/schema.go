@@ -32,6 +32,8 @@ func unitSchema(t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case reflect.TypeFor[Duration]():
 		return &jsonschema.Schema{Type: "string", Pattern: durationPattern}
+	case reflect.TypeFor[Retention]():
+		return &jsonschema.Schema{Type: "string", Pattern: keepPattern}
 	case reflect.TypeFor[Size]():
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string", Pattern: sizePattern}, {Type: "integer", Minimum: "0"}}}
 	case reflect.TypeFor[Percent]():
@@ -92,6 +94,14 @@ func annotate(s *jsonschema.Schema, t reflect.Type, path string) error {
 	return nil
 }
 
+// zeroPattern is that of a unit's text that is none at all.
+func zeroPattern(t reflect.Type) string {
+	if t == reflect.TypeFor[Retention]() {
+		return `^[^1-9f]*$`
+	}
+	return `^[^1-9]*$`
+}
+
 // describe adds to a field's schema what follows from its type.
 func describe(f *jsonschema.Schema, field reflect.StructField, path string) error {
 	one := uint64(1)
@@ -100,7 +110,7 @@ func describe(f *jsonschema.Schema, field reflect.StructField, path string) erro
 		return annotate(f.OneOf[1], t, path)
 	case f.Pattern != "" || f.OneOf != nil: // a unit: text and perhaps a number
 		if field.Tag.Get("zero") != "" {
-			f.Not = &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string", Pattern: `^[^1-9]*$`}, {Const: 0}}}
+			f.Not = &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string", Pattern: zeroPattern(t)}, {Const: 0}}}
 		}
 	case t.Kind() == reflect.Int:
 		f.Minimum, f.Maximum = "0", "2147483647"

@@ -14,8 +14,11 @@ import (
 // Both Parse and the JSON Schema go by these.
 const (
 	durationPattern = `^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+$`
+	keepPattern     = `^(` + forever + `|([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+)$`
 	sizePattern     = `^[0-9]+(\.[0-9]+)? ?([kKMGTP]i?)?B$`
 	percentPattern  = `^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?) ?%$`
+
+	forever = "forever"
 
 	durationAllowed = `a time such as 500ms, 10m, 1h30m, 24h or 7d (units ms, s, m, h, d, w)`
 	sizeAllowed     = `a size such as 500kB or 1MiB, or a whole number of bytes`
@@ -95,6 +98,29 @@ func (d Duration) String() string {
 
 // MarshalText writes what String returns.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what Duration does, or "forever".
+func (r *Retention) UnmarshalText(text []byte) error {
+	if string(text) == forever {
+		*r = Forever
+		return nil
+	}
+	if !durationText.Match(text) {
+		return fmt.Errorf("%q is no time: give %s, or %s", text, durationAllowed, forever)
+	}
+	return (*Duration)(r).UnmarshalText(text)
+}
+
+// String is Duration's form, or "forever".
+func (r Retention) String() string {
+	if r == Forever {
+		return forever
+	}
+	return Duration(r).String()
+}
+
+// MarshalText writes what String returns.
+func (r Retention) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 // UnmarshalText reads "500kB" (thousands), "1MiB" (1024s), or a bare number of bytes.
 func (s *Size) UnmarshalText(text []byte) error {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/trickle-verify/trickle/ledger"
 )
 
@@ -44,6 +46,9 @@ func Text(r ledger.Report, look Look) string {
 	}
 	if r.Unconfirmed > 0 {
 		line("open", "%s corrections wait for their confirmation", Count(r.Unconfirmed))
+	}
+	if at := r.Journal.Oldest; at != nil {
+		line("journal", "%s, the oldest line %s", humanize.IBytes(uint64(max(0, r.Journal.Bytes))), look.Ago(at))
 	}
 	if len(r.Baselines) > 0 {
 		n := r.Baselines[0]

@@ -23,7 +23,7 @@ func correctionsCommand(f *command.Flags) *cobra.Command {
 		Long: "corrections lists the journal, newest first: each row that was corrected, and each range that a resync copied whole, with what became of it. Of keys and values it\n" +
 			"shows what the policy's privacy allows: with keys: hash, --key takes the hash that logs and this list show too.\n\n" +
 			"The order does not change while new ones come: a page ends with what --after takes to go on behind it. With --format json it is one object:\n" +
-			"{\"corrections\": [...], \"next\": \"\"}, where next is what --after takes, and empty at the end. Lines are written as they are read, and not held:\n" +
+			"{\"corrections\": [...], \"next\": \"\", \"gone\": \"\"}, where next is what --after takes, and empty at the end, and gone says where older lines have left the journal (detect.journal). Lines are written as they are read, and not held:\n" +
 			"--limit 0 lists a journal of any size, and JSON that an error cut short is no whole object.\n\n" +
 			"Exit status: 0, also where there is none, 2 on an error.",
 		Example: "  trickle-consumer corrections --policy policy.yaml --since 1h\n" +
@@ -49,7 +49,13 @@ func correctionsCommand(f *command.Flags) *cobra.Command {
 				if err != nil {
 					return errors.Join(err, text.table.Close()) // what was read before it
 				}
-				return l.end(next)
+				gone := ""
+				if next == "" {
+					if gone, err = o.Gone(c.Context(), q); err != nil {
+						return errors.Join(err, text.table.Close())
+					}
+				}
+				return l.end(next, gone)
 			})
 		},
 	}
@@ -200,7 +206,7 @@ func counted(n int) string {
 // printUndo lists what is to be done, or what was.
 func printUndo(out io.Writer, u *app.Undoing) error {
 	if len(u.Corrections) == 0 {
-		_, err := fmt.Fprintln(out, "nothing in the journal is like that, or all of it was undone already")
+		_, err := fmt.Fprintln(out, strings.Join(append([]string{"nothing in the journal is like that, or all of it was undone already"}, u.Warnings...), "\n"))
 		return err
 	}
 	w := table.NewWriter()

@@ -16,7 +16,7 @@ import (
 // lister writes lines of the journal as they are read.
 type lister interface {
 	line(c app.CorrectionLine) error
-	end(next string) error
+	end(next, gone string) error
 }
 
 // textLister writes a table.
@@ -51,15 +51,21 @@ func (l *textLister) line(c app.CorrectionLine) error {
 	return nil
 }
 
-func (l *textLister) end(next string) error {
+func (l *textLister) end(next, gone string) error {
 	if l.listed == 0 {
-		_, err := fmt.Fprintln(l.out, l.nothing)
+		if _, err := fmt.Fprintln(l.out, l.nothing); err != nil {
+			return err
+		}
+	} else if err := l.table.Close(); err != nil {
 		return err
 	}
-	if err := l.table.Close(); err != nil || next == "" {
-		return err
+	var err error
+	switch {
+	case next != "":
+		_, err = fmt.Fprintln(l.out, "more: --after "+next)
+	case gone != "":
+		_, err = fmt.Fprintln(l.out, gone)
 	}
-	_, err := fmt.Fprintln(l.out, "more: --after "+next)
 	return err
 }
 
@@ -85,14 +91,18 @@ func (l *jsonLister) line(c app.CorrectionLine) error {
 	return err
 }
 
-func (l *jsonLister) end(next string) error {
+func (l *jsonLister) end(next, gone string) error {
 	if l.listed == 0 {
-		return command.PrintJSON(l.out, map[string]any{"corrections": []any{}, "next": next})
+		return command.PrintJSON(l.out, map[string]any{"corrections": []any{}, "next": next, "gone": gone})
 	}
 	text, err := json.Marshal(next)
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(l.out, "\n  ],\n  \"next\": "+string(text)+"\n}\n")
+	left, err := json.Marshal(gone)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(l.out, "\n  ],\n  \"next\": "+string(text)+",\n  \"gone\": "+string(left)+"\n}\n")
 	return err
 }

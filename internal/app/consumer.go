@@ -167,6 +167,7 @@ func (c *consumer) run(ctx context.Context) error {
 		return c.gate.Run(ctx, gate.Inputs{Publisher: c.detector.Source(), Groups: c.follows()})
 	})
 	g.Go(func() error { return c.resync.Listen(ctx) })
+	g.Go(func() error { return trimmer{c.ledger, c.policy.Load, c.settings.Log}.run(ctx) })
 	g.Go(func() error {
 		return c.reload.tell(ctx, func(ctx context.Context, s policy.State) error {
 			return errors.Join(c.ledger.SavePolicy(ctx, s), c.ledger.SaveCycle(ctx, time.Duration(c.policy.Load().Schedule.Cycle)))

@@ -170,6 +170,24 @@ func (o *Office) Corrections(ctx context.Context, q JournalQuery, show func(Corr
 	return next, err
 }
 
+// Gone says that lines which have left the journal could have been among those asked for, and how far back it goes; empty where none could.
+func (o *Office) Gone(ctx context.Context, q JournalQuery) (string, error) {
+	f, err := q.filter(time.Now())
+	if err != nil {
+		return "", err
+	}
+	kept, err := o.Ledger.Kept(ctx)
+	if err != nil || !beyond(kept, f) {
+		return "", err
+	}
+	return gone(kept, o.policy.Detect.Journal), nil
+}
+
+// beyond reports that lines which have left the journal could be among those that a filter picks.
+func beyond(kept ledger.JournalReport, f ledger.Filter) bool {
+	return kept.From != nil && !f.Since.After(*kept.From)
+}
+
 // line is a correction as it may be shown.
 func (o *Office) line(c ledger.Recorded) (CorrectionLine, error) {
 	out := CorrectionLine{ID: c.ID.String(), At: c.At, Table: c.Table, Kind: c.Kind, Outcome: c.Outcome, Closed: c.ClosedAt, Undone: c.UndoneAt, Resync: c.ResyncID, Trace: c.TraceID}

@@ -101,6 +101,8 @@ func (s *gauges) Observe(meter metric.Meter) error {
 	brake := set.Gauge("trickle.brake.on", "", "1 while the brake holds corrections back until a person releases it, else 0.")
 	brakeFill := set.Gauge("trickle.brake.fill", "1", "How much of a limit of detect.brake is used up within detect.window: `deletes` or `corrections`.", "limit")
 	unconfirmed := set.Gauge("trickle.corrections.unconfirmed", "{row}", "Corrections that were written and are not confirmed yet.")
+	journalAge := set.Gauge("trickle.journal.age", "s", "Since the oldest line of the journal was written; absent while it has none.")
+	journalSize := set.Gauge("trickle.journal.size", "By", "What the journal takes in the replica's database, with those of other pipelines there.")
 	running := set.Gauge("trickle.resyncs", "", "Resyncs that are `running`, or `waiting` for an approval.", "scope", "state")
 	ended := set.Total("trickle.resyncs.ended", "", "Resyncs that ended since the ledger began, as `done` or `failed`.", "scope", "result")
 	ranges := set.Gauge("trickle.resync.ranges", "{range}", "Ranges of the resyncs that run, of each table.", "table")
@@ -134,6 +136,10 @@ func (s *gauges) Observe(meter metric.Meter) error {
 		tell(brakeFill, share(st.deletes, p.Detect.Brake.Deletes), "deletes")
 		tell(brakeFill, share(st.corrections, p.Detect.Brake.Corrections), "corrections")
 		tell(unconfirmed, float64(st.Unconfirmed))
+		tell(journalSize, float64(st.Journal.Bytes))
+		if at := st.Journal.Oldest; at != nil {
+			tell(journalAge, max(0, time.Since(*at)).Seconds())
+		}
 		counts := map[[2]string]float64{}
 		for _, c := range st.resyncs {
 			counts[[2]string{c.Scope, c.State}] = float64(c.N)

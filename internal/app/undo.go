@@ -95,9 +95,21 @@ func (o *Office) PlanUndo(ctx context.Context, q JournalQuery) (*Undoing, error)
 		}
 		u.Corrections = append(u.Corrections, l)
 	}
+	kept, err := o.Ledger.Kept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	left := gone(kept, o.policy.Detect.Journal)
+	if left != "" && len(f.IDs) == 0 && beyond(kept, f) {
+		u.Warnings = append(u.Warnings, left)
+	}
 	for _, id := range f.IDs {
 		if !slices.ContainsFunc(list, func(c ledger.Recorded) bool { return c.ID == id }) {
-			u.Corrections = append(u.Corrections, &UndoLine{ID: id.String(), Reason: "pipeline " + o.policy.Pipeline + " has no such correction: see trickle-consumer corrections"})
+			l := &UndoLine{ID: id.String(), Reason: "pipeline " + o.policy.Pipeline + " has no such correction: see trickle-consumer corrections"}
+			if left != "" {
+				l.Note = "it may have been there: " + left
+			}
+			u.Corrections = append(u.Corrections, l)
 		}
 	}
 	if err := u.explain(ctx); err != nil {

@@ -164,6 +164,7 @@ func forms(schema yaml.MapSlice) map[string]string {
 	}
 	return map[string]string{
 		pattern("schedule", "cycle"): "time", pattern("rate", "bytes_per_second"): "size", pattern("rate", "source_share"): "share",
+		pattern("detect", "journal"):          "time or `forever`",
 		pattern("gate", "heartbeat", "table"): "name",
 	}
 }

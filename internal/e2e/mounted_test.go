@@ -110,7 +110,7 @@ func TestAPodsLife(t *testing.T) {
 	_, loops := get("/livez?verbose")
 	for _, name := range []string{
 		"the scan", "sampling the source's transactions", "answering requests", "reading verification messages", "settling suspects",
-		"confirming abandoned corrections", "keeping the ledger", "hearing the publisher's answers", "resyncing",
+		"confirming abandoned corrections", "keeping the ledger", "taking old lines out of the journal", "hearing the publisher's answers", "resyncing",
 	} {
 		if !strings.Contains(loops, "\n"+name+": ") {
 			t.Errorf("nobody watches whether this is stuck: %s; only\n%s", name, loops)
