@@ -4,8 +4,8 @@
 // merely lagged; and when there is so much of it that a resync is asked for. What always holds: a row is written only from a source read that
 // began after the replica's row was observed, only if the row still is that version, and together with its journal entry; a correction
 // is closed only by a source read that began after its write and agrees, or because CDC moved the row on; a message's offset is committed
-// only after its suspects are durable, or after its table was paused with the reason, and then its range does not count as verified; nothing is written for another source, another schema, or while the gate is closed. When the publisher
-// or the replica can't be reached it waits and tries again; what it holds is in the ledger, so another instance can go on.
+// only after its suspects are durable, or after its table was paused with the reason, and then its range does not count as verified; nothing is written for another source, another schema, or while the gate is closed;
+// what the publisher says of tables that it does not scan is kept for people, and changes nothing else. When the publisher or the replica can't be reached it waits and tries again; what it holds is in the ledger, so another instance can go on.
 //
 // The protocol is observe, refetch, compare-and-set, confirm; package drift has the proof rules.
 package detector

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trickle-verify/trickle/baseline"
 	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/internal/testbed/loop"
 	"github.com/trickle-verify/trickle/policy"
 	"github.com/trickle-verify/trickle/scheduler"
 	"github.com/trickle-verify/trickle/telemetry/pulse"
@@ -201,23 +202,11 @@ func (w *world) keeping(t *testing.T, lines string) (*Keeper, func()) {
 			return nil
 		},
 	})
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx := t.Context()
 	if w.monitor != nil {
 		ctx = w.monitor.In(ctx)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- k.Run(ctx) }()
-	var once sync.Once
-	stop := func() {
-		once.Do(func() {
-			cancel()
-			if err := <-ended; !errors.Is(err, context.Canceled) {
-				t.Errorf("Run ended with %v", err)
-			}
-		})
-	}
-	t.Cleanup(stop)
-	return k, stop
+	return k, loop.Start(ctx, t, k.Run)
 }
 
 func newWorld() *world {

@@ -3,8 +3,8 @@
 // It decides nothing about drift; it keeps what others decided where a crash, a restart or a second instance finds it: suspects, the
 // journal of corrections and copies, the sliding window, resyncs with their cursors and snapshots, the pinned source, the gate as last seen and the brake. What always
 // holds: a journal entry is written in the transaction of the write it describes; a discrepancy is counted once however often and by
-// however many detectors it is found; a suspect or range that was taken and not finished is taken again after its lease. When the
-// database can't be reached, calls fail and nothing is half-recorded.
+// however many detectors it is found; a suspect or range that was taken and not finished is taken again after its lease; what leaves it for its age is nothing that is
+// unconfirmed or of a resync under way, and totals go on without it. When the database can't be reached, calls fail and nothing is half-recorded.
 package ledger
 
 import (

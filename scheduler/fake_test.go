@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/trickle-verify/trickle/cursor"
+	"github.com/trickle-verify/trickle/internal/testbed/loop"
 	"github.com/trickle-verify/trickle/message"
 	"github.com/trickle-verify/trickle/policy"
 )
@@ -220,20 +221,7 @@ func runningIn(ctx context.Context, t *testing.T, c Config) (*Scheduler, func())
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	var once sync.Once
-	stop := func() {
-		once.Do(func() {
-			cancel()
-			if err := <-ended; !errors.Is(err, context.Canceled) {
-				t.Errorf("Run ended with %v", err)
-			}
-		})
-	}
-	t.Cleanup(stop)
-	return s, stop
+	return s, loop.Start(ctx, t, s.Run)
 }
 
 // after lets d pass and everything come to rest.
