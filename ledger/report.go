@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/trickle-verify/trickle/drift"
 	"github.com/trickle-verify/trickle/policy"
 )
 
@@ -33,6 +32,8 @@ type Report struct {
 	// Refused counts messages that could not be read or believed.
 	Refused       int    `json:"refused"`
 	RefusedReason string `json:"refused_reason"`
+
+	batches map[string]*batch // what resyncs wrote, by their ids
 }
 
 // GateReport is the gate as the detector last saw it.
@@ -256,40 +257,6 @@ func (l *Ledger) reportResyncs(ctx context.Context, tx pgx.Tx, r *Report) error 
 		}
 		return s, err
 	})
-	return err
-}
-
-// reportJournal counts what was corrected, in one pass over the journal.
-func (l *Ledger) reportJournal(ctx context.Context, tx pgx.Tx, r *Report) error {
-	rows, err := tx.Query(ctx, `SELECT table_name, coalesce(resync_id, ''), kind, count(*) FROM trickle.corrections WHERE pipeline = $1 GROUP BY 1, 2, 3
-		UNION ALL SELECT table_name, resync_id, 'missing', sum(rows)::bigint FROM trickle.copies WHERE pipeline = $1 GROUP BY 1, 2
-		UNION ALL SELECT table_name, '', what, n FROM trickle.removed WHERE pipeline = $1 AND table_name <> ''`, l.pipeline)
-	if err != nil {
-		return err
-	}
-	tables, resyncs := map[string]Kinds{}, map[string]int64{}
-	var table, resync, kind string
-	var n int
-	_, err = pgx.ForEachRow(rows, []any{&table, &resync, &kind, &n}, func() error {
-		k := tables[table]
-		switch drift.Kind(kind) {
-		case drift.Missing:
-			k.Missing += n
-		case drift.Mismatched:
-			k.Mismatched += n
-		case drift.Extra:
-			k.Extra += n
-		}
-		tables[table] = k
-		resyncs[resync] += int64(n)
-		return nil
-	})
-	for i, t := range r.Tables {
-		r.Tables[i].Corrected = tables[t.Table]
-	}
-	for i, s := range r.Resyncs {
-		r.Resyncs[i].Corrected = max(s.Corrected, resyncs[s.ID]) // what it came to when it ended, where the journal has less by now
-	}
 	return err
 }
 

@@ -34,6 +34,7 @@ DO $$ BEGIN
 END $$;
 CREATE INDEX IF NOT EXISTS corrections_open ON trickle.corrections (checked_at) WHERE closed_at IS NULL;
 CREATE INDEX IF NOT EXISTS corrections_at ON trickle.corrections (pipeline, at);
+CREATE INDEX IF NOT EXISTS corrections_single ON trickle.corrections (pipeline, id) WHERE resync_id IS NULL; -- the last ones, behind however much a resync wrote
 
 DO $$ BEGIN
     -- For a ledger from before corrections could be undone.

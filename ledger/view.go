@@ -44,13 +44,6 @@ type Correction struct {
 	Batch *Batch
 }
 
-// Batch counts rows that a resync wrote, those that it copied in bulk among the missing ones.
-type Batch struct {
-	Kinds
-	Open   int // not confirmed yet
-	Undone int
-}
-
 // Timeline counts corrections in steps of equal length, the last of which is now.
 type Timeline struct {
 	Step  time.Duration
@@ -276,31 +269,9 @@ func (l *Ledger) viewRecent(ctx context.Context, tx pgx.Tx, v *View) error {
 	if err != nil {
 		return err
 	}
-	batches, err := l.viewBatches(ctx, tx)
+	batches, err := v.newest(ctx, tx)
 	v.Recent = append(v.Recent, batches...)
 	slices.SortStableFunc(v.Recent, func(a, b Correction) int { return b.At.Compare(a.At) })
 	v.Recent = v.Recent[:min(len(v.Recent), viewRecent)]
 	return err
-}
-
-// viewBatches adds up what the resyncs wrote, those that wrote last; each belongs to the trace of the newest of it.
-func (l *Ledger) viewBatches(ctx context.Context, tx pgx.Tx) ([]Correction, error) {
-	rows, err := tx.Query(ctx, `SELECT g.resync_id, g.at, g.table_name, coalesce(c.trace_id, ''), g.missing, g.mismatched, g.extra, g.open, g.undone
-		FROM (SELECT resync_id, max(at) AS at, min(table_name) AS table_name, sum(missing)::bigint AS missing, sum(mismatched)::bigint AS mismatched, sum(extra)::bigint AS extra,
-				sum(open)::bigint AS open, sum(undone)::bigint AS undone, max(newest) AS newest
-			FROM (SELECT resync_id, table_name, max(at) AS at, count(*) FILTER (WHERE kind = 'missing') AS missing, count(*) FILTER (WHERE kind = 'mismatched') AS mismatched,
-					count(*) FILTER (WHERE kind = 'extra') AS extra, count(*) FILTER (WHERE closed_at IS NULL) AS open, count(undone_at) AS undone, max(id) AS newest
-				FROM trickle.corrections WHERE pipeline = $1 AND resync_id IS NOT NULL GROUP BY 1, 2
-				UNION ALL SELECT resync_id, table_name, max(at), sum(rows), 0, 0, coalesce(sum(rows) FILTER (WHERE closed_at IS NULL), 0),
-					coalesce(sum(rows) FILTER (WHERE undone_at IS NOT NULL), 0), NULL FROM trickle.copies WHERE pipeline = $1 GROUP BY 1, 2) s
-			GROUP BY 1 ORDER BY 2 DESC LIMIT $2) g
-		LEFT JOIN trickle.corrections c ON c.id = g.newest`, l.pipeline, viewRecent)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Correction, error) {
-		c := Correction{Batch: new(Batch)}
-		err := row.Scan(&c.ResyncID, &c.At, &c.Table, &c.TraceID, &c.Batch.Missing, &c.Batch.Mismatched, &c.Batch.Extra, &c.Batch.Open, &c.Batch.Undone)
-		return c, err
-	})
 }
